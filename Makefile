@@ -1,0 +1,38 @@
+# Verbs: run test check bench format clean. On a fresh machine each of them first makes .venv (Python 3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+export PYTHONUNBUFFERED := 1
+
+.PHONY: run test check bench format clean
+
+run: .venv/ready-to-run  ## the gateway on :8080 and control on :9090, with the simulated upstream or the real DashScope
+	@$(BIN)/python -m benchmarks.demo
+
+test: .venv/ready-to-develop  ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: .venv/ready-to-develop  ## lint, formatting, types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/ready-to-develop  ## benchmarks, with wrk (and nginx, to compare with)
+	@$(BIN)/python -m benchmarks.bench
+
+format: .venv/ready-to-develop  ## formatting, and what lint can mend by itself
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:  ## back to a fresh checkout
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sluiceway
+
+# Two stamps: who only wants to see it run does not wait for linters and three SDKs. A second call finds them up to date.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+
+.venv/ready-to-run: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) .
+	@touch $@
+
+.venv/ready-to-develop: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[test,dev]'
+	@touch $@ .venv/ready-to-run
