@@ -1,0 +1,98 @@
+"""`GET /metrics`: the Prometheus text of the whole host.
+
+What all processes, living and dead, counted in prometheus-client's files (`<runtime>/metrics`), and what the board
+knows: drops, running requests, connections, generations. A file that cannot be read (its process was killed while it
+was made) is left out, the others count.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from observability import names
+from observability.board import DROP_REASONS, Board, Cell
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+METRICS_FOLDER = "metrics"
+"""In the runtime directory: the value of PROMETHEUS_MULTIPROC_DIR."""
+
+
+def exposition(runtime_dir: Path, board: Board) -> bytes:
+    """The metrics of this host, as `CONTENT_TYPE`.
+
+    Reads and adds up files: some ms for a small host, longer with thousands of series. Call it in a thread.
+    """
+    registry = CollectorRegistry()
+    registry.register(HostCollector(runtime_dir / METRICS_FOLDER, board))
+    return generate_latest(registry)
+
+
+class HostCollector(Collector):
+    """The files of a folder and the rows of a board as one set of metric families."""
+
+    def __init__(self, folder: Path, board: Board) -> None:
+        self._folder = folder
+        self._board = board
+
+    def collect(self) -> Iterable[Metric]:
+        """All families; drops are one family, whoever counted them."""
+        dropped = CounterMetricFamily(
+            names.prometheus_name(names.SLUICEWAY_RECORDS_DROPPED),
+            "Requests that have no line in the log, by reason",
+            labels=("reason",),
+        )
+        for reason, cell in DROP_REASONS.items():
+            dropped.add_metric((reason,), self._board.total(cell))
+        for family in merged(sorted(self._folder.glob("*.db"))):
+            if family.name == dropped.name:
+                dropped.samples += family.samples
+            else:
+                yield family
+        yield dropped
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterator[Metric]:
+        for name, unit, cell, text in (
+            (names.HTTP_SERVER_ACTIVE_REQUESTS, "", Cell.ACTIVE, "Requests running now"),
+            (names.SLUICEWAY_CONFIG_GENERATION, "", Cell.GENERATION, "The configuration in force; 0: not serving"),
+            (names.SLUICEWAY_CONNECTIONS, "", Cell.CONNECTIONS, "Open connections of clients"),
+            (names.SLUICEWAY_RECORDS_QUEUED, "bytes", Cell.QUEUED_BYTES, "Records waiting for an observer"),
+        ):
+            family = GaugeMetricFamily(names.prometheus_name(name, unit), text, labels=("worker",))
+            for slot, row in enumerate(self._board.rows()):
+                family.add_metric((str(slot),), row[cell])
+            yield family
+
+
+def merged(files: list[Path]) -> Iterable[Metric]:
+    """The families of prometheus-client's files, added up; unreadable files are left out."""
+    try:
+        return _merge(files)
+    except _UNREADABLE:
+        return _merge([file for file in files if _is_readable(file)])
+
+
+_UNREADABLE = (OSError, ValueError, RuntimeError, IndexError, struct.error)
+"""What reading an empty, cut or overwritten file raises, JSON and UTF-8 errors among it."""
+
+
+def _merge(files: list[Path]) -> Iterable[Metric]:
+    families: Iterable[Metric] = MultiProcessCollector.merge(  # type: ignore[no-untyped-call]
+        [str(file) for file in files], accumulate=True
+    )
+    return families
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        _merge([file])
+    except _UNREADABLE:
+        return False
+    return True

@@ -1,0 +1,187 @@
+"""Every span, metric and log name of the contract, once.
+
+A constant is the contract's name in capitals, dots and hyphens as underscores. Log fields and span attributes share
+their names, so one constant serves both; where a metric has the name of a field (`sluiceway.attempts`) it is one
+constant too. The GenAI names are those of the semantic conventions v1.41, which today's backends read.
+
+`on_server` and `on_client` say which span carries a field. Prometheus spellings are made by `prometheus_name`.
+"""
+
+# ruff: noqa: S105  (a token of a language model is no password)
+
+from typing import Final
+
+# --- the log line only -------------------------------------------------------------------------------------------
+TIMESTAMP: Final = "timestamp"
+LEVEL: Final = "level"
+EVENT: Final = "event"
+TRACE_ID: Final = "trace_id"
+SPAN_ID: Final = "span_id"
+EVENT_REQUEST: Final = "request"
+"""The value of `event` in a request's line."""
+
+# --- HTTP (stable conventions) -----------------------------------------------------------------------------------
+HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_ROUTE: Final = "http.route"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+HTTP_REQUEST_RESEND_COUNT: Final = "http.request.resend_count"
+"""Attempt spans only: 1 for the second attempt."""
+URL_PATH: Final = "url.path"
+CLIENT_ADDRESS: Final = "client.address"
+USER_AGENT_ORIGINAL: Final = "user_agent.original"
+NETWORK_PROTOCOL_VERSION: Final = "network.protocol.version"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+ERROR_TYPE: Final = "error.type"
+
+# --- GenAI -------------------------------------------------------------------------------------------------------
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
+GEN_AI_REQUEST_STREAM: Final = "gen_ai.request.stream"
+GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
+GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
+GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+GEN_AI_OUTPUT_TYPE: Final = "gen_ai.output.type"
+GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: Final = "gen_ai.usage.cache_creation.input_tokens"
+GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
+GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
+"""A metric label: input or output."""
+
+# --- Sluiceway ---------------------------------------------------------------------------------------------------
+SLUICEWAY_REQUEST_ID: Final = "sluiceway.request_id"
+SLUICEWAY_CLIENT_REQUEST_ID: Final = "sluiceway.client_request_id"
+SLUICEWAY_UPSTREAM_REQUEST_ID: Final = "sluiceway.upstream_request_id"
+SLUICEWAY_OUTCOME: Final = "sluiceway.outcome"
+SLUICEWAY_ERROR_ORIGIN: Final = "sluiceway.error.origin"
+SLUICEWAY_MODEL_API: Final = "sluiceway.model_api"
+SLUICEWAY_RESOURCE_GROUP: Final = "sluiceway.resource_group"
+SLUICEWAY_SCENARIO: Final = "sluiceway.scenario"
+SLUICEWAY_PROTOCOL: Final = "sluiceway.protocol"
+SLUICEWAY_OPERATION: Final = "sluiceway.operation"
+SLUICEWAY_CONSUMER: Final = "sluiceway.consumer"
+SLUICEWAY_SERVICE: Final = "sluiceway.service"
+SLUICEWAY_UPSTREAM_MODEL: Final = "sluiceway.upstream_model"
+SLUICEWAY_ATTEMPTS: Final = "sluiceway.attempts"
+"""The number of attempts in a record; as a metric, attempts by verdict."""
+SLUICEWAY_FALLBACK: Final = "sluiceway.fallback"
+SLUICEWAY_GENERATION: Final = "sluiceway.generation"
+SLUICEWAY_TASK_ID: Final = "sluiceway.task_id"
+SLUICEWAY_REQUEST_BYTES: Final = "sluiceway.request.bytes"
+SLUICEWAY_RESPONSE_BYTES: Final = "sluiceway.response.bytes"
+SLUICEWAY_RESPONSE_EVENTS: Final = "sluiceway.response.events"
+SLUICEWAY_DURATION_MS: Final = "sluiceway.duration_ms"
+SLUICEWAY_TIME_TO_FIRST_BYTE_MS: Final = "sluiceway.time_to_first_byte_ms"
+SLUICEWAY_TIME_TO_FIRST_TOKEN_MS: Final = "sluiceway.time_to_first_token_ms"
+SLUICEWAY_UPLOAD_MS: Final = "sluiceway.upload_ms"
+SLUICEWAY_CONNECT_MS: Final = "sluiceway.connect_ms"
+SLUICEWAY_UPSTREAM_MS: Final = "sluiceway.upstream_ms"
+SLUICEWAY_CLIENT_BLOCKED_MS: Final = "sluiceway.client_blocked_ms"
+SLUICEWAY_OVERHEAD_MS: Final = "sluiceway.overhead_ms"
+SLUICEWAY_USAGE_SOURCE: Final = "sluiceway.usage.source"
+SLUICEWAY_USAGE_IMAGE_TOKENS: Final = "sluiceway.usage.image_tokens"
+SLUICEWAY_USAGE_VIDEO_TOKENS: Final = "sluiceway.usage.video_tokens"
+SLUICEWAY_USAGE_AUDIO_TOKENS: Final = "sluiceway.usage.audio_tokens"
+SLUICEWAY_USAGE_IMAGES: Final = "sluiceway.usage.images"
+SLUICEWAY_USAGE_CHARACTERS: Final = "sluiceway.usage.characters"
+SLUICEWAY_USAGE_SECONDS: Final = "sluiceway.usage.seconds"
+SLUICEWAY_USAGE_VIDEOS: Final = "sluiceway.usage.videos"
+SLUICEWAY_USAGE_DOCUMENTS: Final = "sluiceway.usage.documents"
+SLUICEWAY_IMAGE_WIDTH: Final = "sluiceway.image.width"
+SLUICEWAY_IMAGE_HEIGHT: Final = "sluiceway.image.height"
+SLUICEWAY_VERDICT: Final = "sluiceway.verdict"
+"""Attempt spans only."""
+SLUICEWAY_LABEL_PREFIX: Final = "sluiceway.label."
+"""Before the name of a label of a Model API or consumer."""
+
+# --- values ------------------------------------------------------------------------------------------------------
+OUTCOME_OK: Final = "ok"
+OUTCOME_REJECTED: Final = "rejected"
+OUTCOME_UPSTREAM_ERROR: Final = "upstream_error"
+OUTCOME_UPSTREAM_ABORTED: Final = "upstream_aborted"
+OUTCOME_CLIENT_ABORTED: Final = "client_aborted"
+OUTCOME_GATEWAY_ERROR: Final = "gateway_error"
+ORIGIN_CLIENT: Final = "client"
+ORIGIN_GATEWAY: Final = "gateway"
+ORIGIN_UPSTREAM: Final = "upstream"
+USAGE_UPSTREAM: Final = "upstream"
+USAGE_PARTIAL: Final = "partial"
+USAGE_ESTIMATED: Final = "estimated"
+USAGE_NONE: Final = "none"
+
+# --- metrics -----------------------------------------------------------------------------------------------------
+GEN_AI_CLIENT_OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
+GEN_AI_SERVER_REQUEST_DURATION: Final = "gen_ai.server.request.duration"
+GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = "gen_ai.server.time_to_first_token"
+GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = "gen_ai.server.time_per_output_token"
+GEN_AI_CLIENT_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
+SLUICEWAY_REQUESTS: Final = "sluiceway.requests"
+SLUICEWAY_IMAGES: Final = "sluiceway.images"
+SLUICEWAY_OVERHEAD_DURATION: Final = "sluiceway.overhead.duration"
+HTTP_SERVER_ACTIVE_REQUESTS: Final = "http.server.active_requests"
+SLUICEWAY_CONFIG_GENERATION: Final = "sluiceway.config.generation"
+SLUICEWAY_RECORDS_DROPPED: Final = "sluiceway.records.dropped"
+SLUICEWAY_RECORDS_QUEUED: Final = "sluiceway.records.queued"
+"""Bytes of records that wait in a worker for an observer."""
+SLUICEWAY_SPANS_DROPPED: Final = "sluiceway.spans.dropped"
+"""Spans whose record is in the log and the metrics all the same."""
+SLUICEWAY_CONNECTIONS: Final = "sluiceway.connections"
+
+# Buckets in seconds. The conventions' own end at 81.92 s and 10 s; answers of large models and images take longer, and
+# a histogram is blind beyond its last bound.
+DURATION_BUCKETS: Final = (
+    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+    120.0,
+)
+TIME_TO_FIRST_TOKEN_BUCKETS: Final = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(20.0, 30.0, 60.0, 120.0),
+)
+TIME_PER_OUTPUT_TOKEN_BUCKETS: Final = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
+    *(10.0, 30.0, 120.0),
+)
+OVERHEAD_BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0),
+    120.0,
+)
+"""The gateway's own time: usually well below a millisecond."""
+TOKEN_BUCKETS: Final = (
+    *(1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0),
+    *(4194304.0, 16777216.0, 67108864.0),
+)
+
+# --- which span carries what -------------------------------------------------------------------------------------
+_SERVER_PREFIXES: Final = ("http.", "url.", "sluiceway.")
+_SERVER_NAMES: Final = frozenset({CLIENT_ADDRESS, USER_AGENT_ORIGINAL, NETWORK_PROTOCOL_VERSION, ERROR_TYPE})
+_CLIENT_PREFIXES: Final = ("gen_ai.", "sluiceway.usage.", "sluiceway.image.")
+_CLIENT_NAMES: Final = frozenset(
+    {SLUICEWAY_SERVICE, SLUICEWAY_UPSTREAM_MODEL, SLUICEWAY_MODEL_API, SLUICEWAY_CONSUMER, ERROR_TYPE}
+)
+
+
+def on_server(name: str) -> bool:
+    """Does a field belong on the SERVER span?"""
+    return name in _SERVER_NAMES or (name.startswith(_SERVER_PREFIXES) and not name.startswith(_CLIENT_PREFIXES))
+
+
+def on_client(name: str) -> bool:
+    """Does a field belong on the CLIENT span?
+
+    `error.type` only where the upstream failed, and the status code there is the upstream's: `observer.spans` sees
+    to both.
+    """
+    return name in _CLIENT_NAMES or name.startswith(_CLIENT_PREFIXES)
+
+
+def prometheus_name(name: str, unit: str = "") -> str:
+    """The name of a metric as Prometheus spells it, without the `_total` that counters add by themselves."""
+    spelled = name.replace(".", "_").replace("-", "_")
+    return f"{spelled}_{unit}" if unit else spelled

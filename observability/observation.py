@@ -1,0 +1,147 @@
+"""What one exchange is seen to do: clocks, byte counts and the scanners, from accept to the last byte.
+
+The middleware opens one for each request and makes its record at the end; the pipeline fills in what it decides; the
+relay calls `tap` after each write, so that observing never delays a byte. Times are `time.monotonic_ns()`.
+
+The four waits (client's body, connecting, upstream, slow reader) never overlap: whoever awaits adds to one of them.
+What is left of the duration is the gateway's own.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from observability.record import Attempt, ClientSpan
+
+if TYPE_CHECKING:
+    from observability.sampling import TraceContext
+    from observability.scanners import RequestScanner, Scanner
+
+now_ns = time.monotonic_ns
+
+
+class Observation:
+    """The facts of one exchange. Every field has one writer: the middleware, the pipeline or the relay."""
+
+    __slots__ = (
+        "accepted_ns",
+        "accepted_unix_ns",
+        "attempt_ns",
+        "attempts",
+        "client",
+        "client_address",
+        "client_blocked_ns",
+        "client_request_id",
+        "client_span_id",
+        "connect_ns",
+        "consumer",
+        "error_origin",
+        "error_type",
+        "fields",
+        "first_byte_ns",
+        "first_event_ns",
+        "first_token_ns",
+        "generation",
+        "labels",
+        "logging",
+        "method",
+        "metrics",
+        "model_api",
+        "outcome",
+        "path",
+        "protocol_version",
+        "request_bytes",
+        "request_id",
+        "request_scanner",
+        "response_bytes",
+        "sampled",
+        "scanner",
+        "service",
+        "span_id",
+        "status",
+        "stream",
+        "trace",
+        "tracing",
+        "upload_ns",
+        "upstream_ns",
+        "upstream_status",
+        "user_agent",
+    )
+
+    def __init__(self, request_id: str, trace: "TraceContext", span_id: str, client_span_id: str) -> None:
+        self.accepted_ns = now_ns()
+        self.accepted_unix_ns = time.time_ns()
+        self.request_id = request_id
+        self.trace = trace
+        self.span_id = span_id
+        self.client_span_id = client_span_id
+        self.sampled = True
+        # what came
+        self.method: str | None = None
+        self.path: str | None = None
+        self.protocol_version: str | None = None
+        self.client_address: str | None = None
+        self.user_agent: str | None = None
+        self.client_request_id: str | None = None
+        # what was decided
+        self.fields: dict[str, Any] | None = None
+        """Contract names that follow from the route: shared between requests, never written to."""
+        self.labels: dict[str, str] | None = None
+        self.model_api = ""
+        self.consumer: str | None = None
+        self.service = ""
+        self.generation = 0
+        self.logging = self.tracing = self.metrics = True
+        self.attempts: list[Attempt] = []
+        self.client: ClientSpan | None = None
+        # what passed
+        self.stream = False
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.request_scanner: RequestScanner | None = None
+        self.scanner: Scanner | None = None
+        self.status = 0
+        """HTTP status that the client got; 0: it got none."""
+        self.upstream_status = 0
+        # clocks
+        self.attempt_ns = 0
+        self.first_byte_ns = 0
+        self.first_event_ns = 0
+        self.first_token_ns = 0
+        self.upload_ns = 0
+        self.connect_ns = 0
+        self.upstream_ns = 0
+        self.client_blocked_ns = 0
+        # how it ended, where the gateway or the upstream ended it; see observability.ending for the rest
+        self.outcome: str | None = None
+        self.error_type: str | None = None
+        self.error_origin: str | None = None
+
+    def committed(self, status: int) -> None:
+        """The head of the answer went out."""
+        self.status = status
+        self.first_byte_ns = now_ns()
+
+    def tap(self, data: bytes) -> None:
+        """A piece of the response body went to the client."""
+        self.response_bytes += len(data)
+        scanner = self.scanner
+        if scanner is None:
+            return
+        scanner.feed(data)
+        if not self.first_token_ns:
+            findings = scanner.findings
+            if findings.first_output:
+                self.first_token_ns = now_ns()
+            if not self.first_event_ns:
+                self.first_event_ns = now_ns()
+
+    def tap_request(self, data: bytes) -> None:
+        """A piece of the request body went upstream."""
+        self.request_bytes += len(data)
+        if self.request_scanner is not None:
+            self.request_scanner.feed(data)
+
+    def fail(self, error_type: str, outcome: str, origin: str) -> None:
+        """The exchange ended with an error of the gateway's or of the upstream. The first word stands."""
+        if self.outcome is None:
+            self.outcome, self.error_type, self.error_origin = outcome, error_type, origin

@@ -1,0 +1,239 @@
+"""A record's metrics: the GenAI histograms and Sluiceway's own, in prometheus-client's multiprocess files.
+
+PROMETHEUS_MULTIPROC_DIR has to be set before prometheus_client is imported for the first time (`observer.main` sees
+to it); without it the metrics live in this process alone, as tests want them.
+
+Label values come from callers and providers, so their number is bounded: a model name beyond the first 200 becomes
+`other`, an error type beyond the first 100 `_OTHER`, and after 2,000 label sets (the SDK's own limit for an instrument)
+models are no longer told apart.
+"""
+
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from observability import names
+from observability.record import Record
+
+MODELS_MAX: Final = 200
+ERROR_TYPES_MAX: Final = 100
+SERIES_MAX: Final = 2000
+OTHER: Final = "other"
+OTHER_ERROR: Final = "_OTHER"
+
+_LABELS: Final = tuple(
+    names.prometheus_name(name)
+    for name in (
+        names.GEN_AI_OPERATION_NAME,
+        names.GEN_AI_PROVIDER_NAME,
+        names.GEN_AI_REQUEST_MODEL,
+        names.GEN_AI_RESPONSE_MODEL,
+        names.ERROR_TYPE,
+        names.SLUICEWAY_MODEL_API,
+    )
+)
+_REPORTED: Final = frozenset({names.USAGE_UPSTREAM, names.USAGE_PARTIAL})
+"""Usage that the upstream named. An estimate is a fact of the log line, but no measurement."""
+
+_Key = tuple[str, str, str, str, str, str]
+
+
+class _Names:
+    """The first `limit` values that come; all others are `other`."""
+
+    def __init__(self, limit: int, other: str) -> None:
+        self._known: dict[str, str] = {"": ""}
+        self._limit = limit
+        self._other = other
+
+    def bounded(self, value: str) -> str:
+        known = self._known.get(value)
+        if known is not None:
+            return known
+        if len(self._known) > self._limit:
+            return self._other
+        self._known[value] = value
+        return value
+
+
+class _Series:
+    """The histograms of one label set, made when they are first needed: an unused one would be 16 lines of zeros."""
+
+    __slots__ = ("_key", "_of", "duration", "input", "output", "per_token", "request", "ttft")
+
+    def __init__(self, key: _Key, of: "RecordMetrics") -> None:
+        self._key = key
+        self._of = of
+        self.request = of.request_duration.labels(*key)
+        self.duration: Histogram | None = None
+        self.ttft: Histogram | None = None
+        self.per_token: Histogram | None = None
+        self.input: Histogram | None = None
+        self.output: Histogram | None = None
+
+    def observe_duration(self, duration_s: float) -> None:
+        if self.duration is None:
+            self.duration = self._of.operation_duration.labels(*self._key)
+        self.duration.observe(duration_s)
+
+    def observe_ttft(self, ttft_s: float) -> None:
+        if self.ttft is None:
+            self.ttft = self._of.time_to_first_token.labels(*self._key)
+        self.ttft.observe(ttft_s)
+
+    def observe_per_token(self, per_token_s: float) -> None:
+        if self.per_token is None:
+            self.per_token = self._of.time_per_output_token.labels(*self._key)
+        self.per_token.observe(per_token_s)
+
+    def observe_input(self, tokens: int) -> None:
+        if self.input is None:
+            self.input = self._of.token_usage.labels(*self._key, "input")
+        self.input.observe(tokens)
+
+    def observe_output(self, tokens: int) -> None:
+        if self.output is None:
+            self.output = self._of.token_usage.labels(*self._key, "output")
+        self.output.observe(tokens)
+
+
+def _histogram(
+    name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...], registry: CollectorRegistry | None
+) -> Histogram:
+    unit = "" if name == names.GEN_AI_CLIENT_TOKEN_USAGE else "seconds"
+    return Histogram(names.prometheus_name(name, unit), text, labels, buckets=buckets, registry=registry)
+
+
+class RecordMetrics:
+    """All metrics that come from records; one instance in a process."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.operation_duration = _histogram(
+            names.GEN_AI_CLIENT_OPERATION_DURATION,
+            "The upstream's time: first attempt until the response was whole",
+            _LABELS,
+            names.DURATION_BUCKETS,
+            registry,
+        )
+        self.request_duration = _histogram(
+            names.GEN_AI_SERVER_REQUEST_DURATION,
+            "Accept until the answer was out",
+            _LABELS,
+            names.DURATION_BUCKETS,
+            registry,
+        )
+        self.time_to_first_token = _histogram(
+            names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
+            "Streams that succeeded: accept until the first event with output",
+            _LABELS,
+            names.TIME_TO_FIRST_TOKEN_BUCKETS,
+            registry,
+        )
+        self.time_per_output_token = _histogram(
+            names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
+            "Streams that succeeded: mean pace after the first token",
+            _LABELS,
+            names.TIME_PER_OUTPUT_TOKEN_BUCKETS,
+            registry,
+        )
+        self.token_usage = _histogram(
+            names.GEN_AI_CLIENT_TOKEN_USAGE,
+            "Tokens of one operation, as the upstream reported them",
+            (*_LABELS, names.prometheus_name(names.GEN_AI_TOKEN_TYPE)),
+            names.TOKEN_BUCKETS,
+            registry,
+        )
+        self.overhead = _histogram(
+            names.SLUICEWAY_OVERHEAD_DURATION,
+            "The gateway's own time: duration less the waits for client and upstream",
+            ("model_api",),
+            names.OVERHEAD_BUCKETS,
+            registry,
+        )
+        self.images = Counter(
+            names.prometheus_name(names.SLUICEWAY_IMAGES), "Images made", ("model_api",), registry=registry
+        )
+        self.attempts = Counter(
+            names.prometheus_name(names.SLUICEWAY_ATTEMPTS),
+            "Attempts at an upstream",
+            ("model_api", "service", "verdict"),
+            registry=registry,
+        )
+        self._models = _Names(MODELS_MAX, OTHER)
+        self._error_types = _Names(ERROR_TYPES_MAX, OTHER_ERROR)
+        self._series: dict[_Key, _Series] = {}
+        self._overhead: dict[str, Histogram] = {}
+        self._attempts: dict[tuple[str, str, str], Counter] = {}
+
+    def observe(self, record: Record) -> None:
+        """Count one record. Durations are taken in seconds from the fields' milliseconds."""
+        if not record["metrics"]:
+            return
+        fields = record["fields"]
+        model_api: str = fields.get(names.SLUICEWAY_MODEL_API, "")
+        overhead_ms = fields.get(names.SLUICEWAY_OVERHEAD_MS)
+        if overhead_ms is not None:
+            overhead = self._overhead.get(model_api)
+            if overhead is None:
+                overhead = self._overhead[model_api] = self.overhead.labels(model_api)
+            overhead.observe(overhead_ms / 1e3)
+        images = fields.get(names.SLUICEWAY_USAGE_IMAGES)
+        if images:
+            self.images.labels(model_api).inc(images)
+        self._count_attempts(record, fields, model_api)
+        if names.GEN_AI_OPERATION_NAME in fields:
+            self._observe_operation(record, fields, self._series_of(fields, model_api))
+
+    def _count_attempts(self, record: Record, fields: dict[str, Any], model_api: str) -> None:
+        attempts = record.get("attempts")
+        if attempts is not None:
+            for attempt in attempts:
+                self._count_attempt(model_api, attempt["service"], attempt["verdict"])
+        elif "client" in record:
+            self._count_attempt(model_api, fields.get(names.SLUICEWAY_SERVICE, ""), "done")
+
+    def _count_attempt(self, model_api: str, service: str, verdict: str) -> None:
+        key = (model_api, service, verdict)
+        counter = self._attempts.get(key)
+        if counter is None:
+            counter = self._attempts[key] = self.attempts.labels(*key)
+        counter.inc()
+
+    def _observe_operation(self, record: Record, fields: dict[str, Any], series: _Series) -> None:
+        series.request.observe(fields.get(names.SLUICEWAY_DURATION_MS, 0) / 1e3)
+        client = record.get("client")
+        if client is not None:
+            series.observe_duration((client["end_ns"] - client["start_ns"]) / 1e9)
+        output_tokens = None
+        if fields.get(names.SLUICEWAY_USAGE_SOURCE) in _REPORTED:
+            input_tokens = fields.get(names.GEN_AI_USAGE_INPUT_TOKENS)
+            if input_tokens is not None:
+                series.observe_input(input_tokens)
+            output_tokens = fields.get(names.GEN_AI_USAGE_OUTPUT_TOKENS)
+            if output_tokens is not None:
+                series.observe_output(output_tokens)
+        ttft_ms = fields.get(names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS)
+        if ttft_ms is None or fields.get(names.SLUICEWAY_OUTCOME) != names.OUTCOME_OK:
+            return
+        series.observe_ttft(ttft_ms / 1e3)
+        if client is not None and output_tokens is not None and output_tokens > 1:
+            after_first_s = (client["end_ns"] - record["start_ns"]) / 1e9 - ttft_ms / 1e3
+            series.observe_per_token(max(0.0, after_first_s) / (output_tokens - 1))
+
+    def _series_of(self, fields: dict[str, Any], model_api: str) -> _Series:
+        key = (
+            fields[names.GEN_AI_OPERATION_NAME],
+            fields.get(names.GEN_AI_PROVIDER_NAME, ""),
+            self._models.bounded(fields.get(names.GEN_AI_REQUEST_MODEL, "")),
+            self._models.bounded(fields.get(names.GEN_AI_RESPONSE_MODEL, "")),
+            self._error_types.bounded(fields.get(names.ERROR_TYPE, "")),
+            model_api,
+        )
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= SERIES_MAX:
+                key = (*key[:2], OTHER, OTHER, *key[4:])
+                series = self._series.get(key)
+            if series is None:
+                series = self._series[key] = _Series(key, self)
+        return series

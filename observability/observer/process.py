@@ -1,0 +1,52 @@
+"""An observer's rooms, put together: socket → metrics, spans, lines; and how it ends.
+
+SIGTERM: read what is still in the sockets, write the lines, send the spans for at most five seconds, end.
+"""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from observability import log
+from observability.counters import DropCounters
+from observability.observer.intake import Intake
+from observability.observer.metrics import RecordMetrics
+from observability.observer.sinks import RecordSinks
+from observability.observer.tracing import open_export, span_encoder, tracing_of
+
+LINES_TIMEOUT_S = 2.0
+SPANS_TIMEOUT_S = 5.0
+"""At the end. Who takes our lines and spans at all takes a full queue of them in a second or two."""
+
+
+def socket_path(runtime: Path, index: int) -> Path:
+    """Where observer `index` of a host listens."""
+    return runtime / f"observer-{index}.sock"
+
+
+async def observe(index: int, runtime: Path) -> None:
+    """Be observer `index` until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    lines = log.set_up("observer", runtime=runtime)
+    logger = log.get_logger(__name__)
+    drops = DropCounters()
+    tracing = tracing_of(os.environ)
+    for complaint in tracing.complaints:
+        logger.warning("environment_not_understood", complaint=complaint)
+    export = open_export(os.environ, tracing, lines, drops.spans) if tracing.exporters else None
+    spans = (span_encoder(), export) if export is not None else None
+    sinks = RecordSinks(RecordMetrics(), lines, drops, spans)
+    intake = Intake(socket_path(runtime, index), loop, sinks)
+    logger.info("observer_started", index=index, tracing=list(tracing.exporters))
+    await stop.wait()
+    intake.drain()
+    await asyncio.to_thread(lines.flush, LINES_TIMEOUT_S)
+    await asyncio.sleep(0)  # one turn of the loop: the acknowledgements of those lines
+    intake.close()
+    if export is not None:
+        await asyncio.to_thread(export.close, SPANS_TIMEOUT_S)
+    logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
+    await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)

@@ -1,0 +1,97 @@
+"""Where the parts of a record go: metrics, spans, line; each may fail or be shed without the others."""
+
+from collections.abc import Callable
+
+from observability.counters import DropCounters
+from observability.lines import LineWriter
+from observability.log import get_logger
+from observability.observer.export import SpanExport
+from observability.observer.intake import Load
+from observability.observer.logs import LineEncoder
+from observability.observer.metrics import RecordMetrics
+from observability.observer.spans import SpanEncoder
+from observability.record import Record
+
+_log = get_logger(__name__)
+
+
+class RecordSinks:
+    """The rooms of an observer behind one call. `tracing` is None where it is off."""
+
+    def __init__(
+        self,
+        metrics: RecordMetrics,
+        lines: LineWriter,
+        drops: DropCounters,
+        tracing: tuple[SpanEncoder, SpanExport] | None,
+    ) -> None:
+        self._metrics = metrics
+        self._lines = lines
+        self._drops = drops
+        self._tracing = tracing
+        self._line_encoder = LineEncoder()
+
+    def take(self, records: list[Record], load: Load, settled: Callable[[int], None]) -> None:
+        """Work through a batch: `intake.Sinks`."""
+        for record in records:
+            try:
+                self._metrics.observe(record)
+            except Exception:  # noqa: BLE001  (a record that is odd in one way must not cost the other 30 of its batch)
+                _log.exception("metrics_failed")
+        if self._tracing is not None:
+            self._take_spans(*self._tracing, records, load)
+        self._take_lines(records, load, settled)
+
+    def _take_spans(self, encoder: SpanEncoder, export: SpanExport, records: list[Record], load: Load) -> None:
+        for record in records:
+            try:
+                if load is not Load.ALL:
+                    self._drops.spans("behind", _span_count(record))
+                    continue
+                spans = encoder.encode(record)
+            except Exception:  # noqa: BLE001  (as above)
+                _log.exception("spans_failed")
+                self._drops.spans("malformed")
+                continue
+            if spans:
+                export.offer(b"".join(spans), len(spans))
+
+    def _take_lines(self, records: list[Record], load: Load, settled: Callable[[int], None]) -> None:
+        lines: list[bytes] = []
+        encode = self._line_encoder.encode
+        shed = 0
+        for record in records:
+            try:
+                if not record["logging"]:
+                    continue
+                if load is Load.METRICS_ONLY:
+                    shed += 1
+                    continue
+                lines.append(encode(record))
+            except Exception:  # noqa: BLE001  (as above)
+                _log.exception("line_failed")
+                self._drops.records("malformed")
+        if shed:
+            self._drops.records("behind", shed)
+        total = len(records)
+        if not lines:
+            settled(total)
+            return
+        count = len(lines)
+        drops = self._drops
+
+        def written(well: bool) -> None:
+            if not well:
+                drops.records("lines_failed", count)
+            settled(total)
+
+        if not self._lines.write(b"".join(lines), written):
+            drops.records("lines_blocked", count)
+            settled(total)
+
+
+def _span_count(record: Record) -> int:
+    if not (record["sampled"] and record["tracing"]):
+        return 0
+    attempts = len(record.get("attempts", ()))
+    return 1 + ("client" in record) + (attempts if attempts > 1 else 0)

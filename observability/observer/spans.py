@@ -1,0 +1,192 @@
+"""A record's spans: SERVER, CLIENT under it, and one CLIENT for each attempt where there was more than one.
+
+    SERVER  {method} {http.route}                 accept → the answer is out; continues the caller's trace
+      CLIENT  {gen_ai.operation.name} {model}     first attempt → the response is whole
+        CLIENT  {method}                          each attempt, if there were several
+
+Which field goes on which span is `observability.names`' to say. Status: SERVER is an error only where a 5xx went out
+or the answer was spoilt by the gateway or the upstream; a 4xx is the caller's, and a caller that leaves is no error.
+CLIENT is an error whenever the upstream failed.
+"""
+
+from typing import Any, NamedTuple
+
+from observability import names
+from observability.observer.otlp import KIND_CLIENT, KIND_SERVER, Attribute, span
+from observability.record import Attempt, ClientSpan, Record
+
+_UPSTREAM_FAILED = frozenset({names.OUTCOME_UPSTREAM_ERROR, names.OUTCOME_UPSTREAM_ABORTED})
+
+FIELDS_KNOWN_MAX = 4096
+"""Names of fields and labels remembered. The contract has about 60, labels come from the configuration."""
+
+
+class _Field:
+    """A name that occurs in records: its encoder and the spans it goes on."""
+
+    __slots__ = ("encode", "on_client", "on_server")
+
+    def __init__(self, name: str, length_max: int | None) -> None:
+        self.encode = Attribute(name, length_max).encode
+        # The status code of the CLIENT span is the upstream's, and error.type is there only if the upstream failed.
+        self.on_client = names.on_client(name) and name != names.ERROR_TYPE
+        self.on_server = names.on_server(name)
+
+
+class _Trace(NamedTuple):
+    """What the spans of a record have in common."""
+
+    trace_id: bytes
+    tracestate: str
+    fields: dict[str, Any]
+
+
+class SpanEncoder:
+    """Makes the encoded spans of records. `length_max`: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None for no limit."""
+
+    def __init__(self, length_max: int | None = None) -> None:
+        self._length_max = length_max
+        self._fields: dict[str, _Field] = {}
+
+    def encode(self, record: Record) -> list[bytes]:
+        """The spans of one record, each a field of ScopeSpans; empty where the record is not to be traced."""
+        if not (record["sampled"] and record["tracing"]):
+            return []
+        fields = record["fields"]
+        server, client_attributes = self._attributes(fields)
+        for label, value in record.get("labels", {}).items():
+            server.append(self._field(names.SLUICEWAY_LABEL_PREFIX + label).encode(value))
+        trace = _Trace(bytes.fromhex(record["trace_id"]), record.get("tracestate", ""), fields)
+        server_id = bytes.fromhex(record["span_id"])
+        parent = bytes.fromhex(record.get("parent_span_id", ""))
+        spans = [
+            span(
+                trace_id=trace.trace_id,
+                span_id=server_id,
+                parent_span_id=parent,
+                parent_is_remote=bool(parent),
+                tracestate=trace.tracestate,
+                name=_server_name(fields),
+                kind=KIND_SERVER,
+                start_ns=record["start_ns"],
+                end_ns=record["end_ns"],
+                attributes=b"".join(server),
+                failed=_server_failed(fields),
+            )
+        ]
+        client = record.get("client")
+        if client is not None:
+            spans.append(self._client(trace, client, client_attributes, server_id))
+        attempts = record.get("attempts", ())
+        if len(attempts) > 1:
+            over = bytes.fromhex(client["span_id"]) if client is not None else server_id
+            for number, attempt in enumerate(attempts):
+                spans.append(self._attempt(trace, attempt, number, over))
+        return spans
+
+    def _field(self, name: str) -> _Field:
+        field = self._fields.get(name)
+        if field is None:
+            field = _Field(name, self._length_max)
+            if len(self._fields) < FIELDS_KNOWN_MAX:
+                self._fields[name] = field
+        return field
+
+    def _attributes(self, fields: dict[str, Any]) -> tuple[list[bytes], list[bytes]]:
+        """The encoded fields of the SERVER and of the CLIENT span."""
+        server: list[bytes] = []
+        client: list[bytes] = []
+        known = self._fields
+        for name, value in fields.items():
+            field = known.get(name) or self._field(name)
+            if field.on_server:
+                data = field.encode(value)
+                server.append(data)
+                if field.on_client:
+                    client.append(data)
+            elif field.on_client:
+                client.append(field.encode(value))
+        return server, client
+
+    def _client(self, trace: _Trace, client: ClientSpan, attributes: list[bytes], parent: bytes) -> bytes:
+        fields = trace.fields
+        status = client.get("status")
+        failed = fields.get(names.SLUICEWAY_OUTCOME) in _UPSTREAM_FAILED or (status is not None and status >= 400)
+        if failed:
+            error = fields.get(names.ERROR_TYPE) or (str(status) if status is not None else "_OTHER")
+            attributes.append(self._field(names.ERROR_TYPE).encode(error))
+        self._add_peer(attributes, client["address"], client["port"], status)
+        operation = fields.get(names.GEN_AI_OPERATION_NAME) or _method(fields)
+        model = fields.get(names.GEN_AI_REQUEST_MODEL)
+        return span(
+            trace_id=trace.trace_id,
+            span_id=bytes.fromhex(client["span_id"]),
+            parent_span_id=parent,
+            parent_is_remote=False,
+            tracestate=trace.tracestate,
+            name=f"{operation} {model}" if model else operation,
+            kind=KIND_CLIENT,
+            start_ns=client["start_ns"],
+            end_ns=client["end_ns"],
+            attributes=b"".join(attributes),
+            failed=failed,
+        )
+
+    def _attempt(self, trace: _Trace, attempt: Attempt, number: int, parent: bytes) -> bytes:
+        status = attempt.get("status")
+        error = attempt.get("error") or (str(status) if status is not None and status >= 400 else None)
+        method = _method(trace.fields)
+        attributes = [
+            self._field(names.HTTP_REQUEST_METHOD).encode(method),
+            self._field(names.SLUICEWAY_SERVICE).encode(attempt["service"]),
+            self._field(names.SLUICEWAY_VERDICT).encode(attempt["verdict"]),
+        ]
+        if number:
+            attributes.append(self._field(names.HTTP_REQUEST_RESEND_COUNT).encode(number))
+        if error is not None:
+            attributes.append(self._field(names.ERROR_TYPE).encode(error))
+        self._add_peer(attributes, attempt["address"], attempt["port"], status)
+        return span(
+            trace_id=trace.trace_id,
+            span_id=bytes.fromhex(attempt["span_id"]),
+            parent_span_id=parent,
+            parent_is_remote=False,
+            tracestate=trace.tracestate,
+            name=method,
+            kind=KIND_CLIENT,
+            start_ns=attempt["start_ns"],
+            end_ns=attempt["end_ns"],
+            attributes=b"".join(attributes),
+            failed=error is not None,
+        )
+
+    def _add_peer(self, attributes: list[bytes], address: str, port: int, status: int | None) -> None:
+        attributes.append(self._field(names.SERVER_ADDRESS).encode(address))
+        attributes.append(self._field(names.SERVER_PORT).encode(port))
+        if status is not None:
+            attributes.append(self._field(names.HTTP_RESPONSE_STATUS_CODE).encode(status))
+
+
+def _method(fields: dict[str, Any]) -> str:
+    """A request so broken that it has no method is named HTTP, as the conventions want it."""
+    method: str = fields.get(names.HTTP_REQUEST_METHOD) or "HTTP"
+    return method
+
+
+def _server_name(fields: dict[str, Any]) -> str:
+    method = _method(fields)
+    route = fields.get(names.HTTP_ROUTE)
+    return f"{method} {route}" if route else method
+
+
+def _server_failed(fields: dict[str, Any]) -> bool:
+    status = fields.get(names.HTTP_RESPONSE_STATUS_CODE, 0)
+    match fields.get(names.SLUICEWAY_OUTCOME):
+        case names.OUTCOME_GATEWAY_ERROR | names.OUTCOME_UPSTREAM_ABORTED:
+            return True
+        case names.OUTCOME_UPSTREAM_ERROR:
+            return bool(status >= 500 or status < 400)  # a 2xx that carries an error is one
+        case names.OUTCOME_CLIENT_ABORTED:
+            return False
+        case _:
+            return bool(status >= 500)

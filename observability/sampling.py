@@ -1,0 +1,64 @@
+"""The head sampler, decided once in the worker for both spans of a request, and the caller's trace context.
+
+The SDK's own sampler costs 3 µs and its import 20 MB a worker; this is the same rule for the same variables
+(`OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`). Trace context: W3C Trace Context, level 1.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+MAX_TRACESTATE_CHARACTERS: Final = 512
+"""The specification asks to carry at least 512; more is somebody else's luggage."""
+_TRACE_ID_SPACE: Final = 1 << 64
+
+
+class TraceContext(NamedTuple):
+    """Where a request stands in its caller's trace."""
+
+    trace_id: str
+    parent_span_id: str | None
+    tracestate: str | None
+    caller_sampled: bool | None
+    """None: the caller said nothing (or nothing valid), and this is a new trace."""
+
+
+def trace_context(headers: Mapping[str, str], fresh_trace_id: str) -> TraceContext:
+    """Continue the caller's trace, or begin one (32 hex digits) where `traceparent` is absent or invalid."""
+    header = headers.get("traceparent")
+    match = _TRACEPARENT.fullmatch(header.strip()) if header else None
+    if match is not None:
+        version, trace_id, span_id, flags, rest = match.groups()
+        valid = version != "ff" and (version != "00" or not rest)
+        if valid and trace_id.strip("0") and span_id.strip("0"):
+            state = headers.get("tracestate")
+            if state is not None and len(state) > MAX_TRACESTATE_CHARACTERS:
+                state = None
+            return TraceContext(trace_id, span_id, state, bool(int(flags, 16) & 1))
+    return TraceContext(fresh_trace_id, None, None, None)
+
+
+Sampler = Callable[[TraceContext], bool]
+
+
+def sampler(environ: Mapping[str, str]) -> Sampler:
+    """The sampler that the standard variables name; the default is parentbased_always_on, as in the SDK."""
+    name = environ.get("OTEL_TRACES_SAMPLER", "parentbased_always_on").strip().lower()
+    root = _root(name.removeprefix("parentbased_"), environ.get("OTEL_TRACES_SAMPLER_ARG"))
+    if not name.startswith("parentbased_"):
+        return root
+    return lambda context: root(context) if context.caller_sampled is None else context.caller_sampled
+
+
+def _root(name: str, argument: str | None) -> Sampler:
+    if name == "always_off":
+        return lambda _: False
+    if name != "traceidratio":
+        return lambda _: True
+    try:
+        ratio = min(1.0, max(0.0, float(argument or "1")))
+    except ValueError:
+        ratio = 1.0
+    bound = round(ratio * _TRACE_ID_SPACE)
+    return lambda context: int(context.trace_id[16:], 16) < bound

@@ -1,0 +1,84 @@
+"""Scanners: bytes of a body in, facts out, for each protocol and operation.
+
+`response_scanner` and `request_scanner` choose; what they return never raises and never holds more than one small
+document. How responses are scanned stands in `base`, what the protocols mean in `openai` and `dashscope`.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from observability.findings import Findings
+from observability.scanners import dashscope, openai, request
+from observability.scanners.base import DecodingScanner, JsonScanner, Reader, Scanner, SseScanner
+from observability.scanners.request import RequestScanner
+from observability.wire.decode import Decoder, UnreadableEncodingError
+
+__all__ = ["RequestScanner", "Scanner", "request_scanner", "response_scanner"]
+
+_Framing = type[JsonScanner] | type[SseScanner]
+_ReaderOf = Callable[[Findings], Reader]
+
+_READERS: dict[tuple[str, str], Callable[[Findings], Reader]] = {
+    **{("openai", operation): reader for operation, reader in openai.READERS.items()},
+    **{("dashscope", operation): reader for operation, reader in dashscope.READERS.items()},
+}
+
+
+def response_scanner(
+    protocol: str, operation: str, content_type: str, status: int, content_encoding: str = ""
+) -> Scanner:
+    """A scanner for the body of one response; the head's fields as received.
+
+    Server-sent events and JSON are read. Other content says nothing that we know (it is whole when it ends), nor does
+    an operation without a reader. A content coding other than gzip and deflate: `findings.failed` from the start.
+    """
+    framing, reader = _reading(protocol, operation, content_type)
+    findings = Findings()
+    if framing is None or reader is None:
+        return Scanner(findings) if status < 400 else _ErrorPage(findings)
+    scanner = framing(reader(findings))
+    if content_encoding in ("", "identity"):
+        return scanner
+    try:
+        return DecodingScanner(Decoder(content_encoding), scanner)
+    except UnreadableEncodingError:
+        scanner.switch_off()
+        return scanner
+
+
+def request_scanner(protocol: str, operation: str, content_type: str) -> RequestScanner:
+    """A scanner for the body of one request. Bodies that are not JSON are not read: everything stays unknown."""
+    framing, _ = _reading(protocol, operation, content_type)
+    return RequestScanner(request.paths_of(protocol) if framing is JsonScanner else None)
+
+
+@lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry
+def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing | None, _ReaderOf | None]:
+    """How content of this type is framed and who reads it; None where nobody does."""
+    kind = _media_type(content_type)
+    reader = _READERS.get((protocol, operation))
+    if reader is None:
+        return None, None
+    if kind == "text/event-stream":
+        return SseScanner, reader
+    return (JsonScanner, reader) if _is_json(kind) else (None, None)
+
+
+class _ErrorPage(Scanner):
+    """The body of an error that is not JSON: whole when it ends, and no output."""
+
+    __slots__ = ()
+
+    def _take(self, data: bytes) -> None:
+        pass
+
+
+def _media_type(content_type: str) -> str:
+    if content_type == "application/json":  # as most servers write it
+        return content_type
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_json(kind: str) -> bool:
+    """A missing type counts: small internal servers leave it out, and these operations answer with nothing else."""
+    return kind in ("", "application/json") or kind.endswith("+json")

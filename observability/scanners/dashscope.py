@@ -1,0 +1,152 @@
+"""The DashScope protocol: text-generation and multimodal-generation (protocols.md §2.4, §2.5).
+
+Every event carries the usage so far; with several choices each event has one choice and the output tokens of that
+choice alone. A choice is finished when its finish reason is not the *string* `null`. There is no `[DONE]`. Errors come
+as an event named `error`, or as a document with a `code`, whatever the status.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from observability.findings import Findings
+from observability.scanners.base import CHOICES_MAX, Choices, Reader, error_code_of, index_of, text_of
+from observability.scanners.usage import count_of, read_usage
+from observability.wire.json_paths import Paths
+
+_MESSAGE_KEYS = ("content", "reasoning_content", "tool_calls")
+_PART_KEYS = ("text", "image", "audio", "video")
+_AUDIO_KEYS = ("data", "url")
+
+
+class GenerationReader(Reader):
+    """Both operations: they differ in what the parts of a message hold."""
+
+    __slots__ = ("_choices", "_tokens_by_choice")
+
+    paths: ClassVar[Paths] = Paths(
+        [
+            ("request_id",),
+            ("usage",),
+            ("code",),
+            ("message",),
+            ("error", "code"),
+            ("error", "type"),
+            ("output", "text"),
+            ("output", "finish_reason"),
+            *(("output", "audio", key) for key in _AUDIO_KEYS),
+            ("output", "choices", "*", "index"),
+            ("output", "choices", "*", "finish_reason"),
+            *(("output", "choices", "*", "message", key) for key in _MESSAGE_KEYS),
+        ]
+    )
+
+    def __init__(self, findings: Findings) -> None:
+        super().__init__(findings)
+        self._choices = Choices()
+        self._tokens_by_choice: dict[int, tuple[int, int | None]] = {}  # output and, of them, reasoning
+
+    def event(self, name: bytes, document: dict[str, Any]) -> None:
+        """One event of a stream."""
+        findings = self.findings
+        self._read(document)
+        if name == b"error" and findings.error_code is None:
+            findings.error_code = "error"
+        findings.complete = self._choices.finished and findings.error_code is None
+        findings.usage_final = findings.complete and findings.usage_seen
+
+    def body(self, document: dict[str, Any]) -> None:
+        """A whole answer."""
+        self._read(document)
+        if self.findings.images is None and (images := _images_in(document.get("output"))):
+            self.findings.images = images
+
+    def _read(self, document: dict[str, Any]) -> None:
+        findings = self.findings
+        if findings.upstream_request_id is None:
+            findings.upstream_request_id = text_of(document.get("request_id"))
+        if document.get("code") or "error" in document:  # a success may carry an empty code
+            findings.error_code = text_of(document.get("code")) or error_code_of(document) or findings.error_code
+        if (usage := document.get("usage")) is not None:
+            read_usage(findings, usage)
+        output = document.get("output")
+        if not isinstance(output, dict):
+            return
+        choices = output.get("choices")
+        if isinstance(choices, list):
+            self._read_choices(choices, usage)
+        elif "finish_reason" in output:
+            self._see(0, output)
+        if _says_something(output):
+            self.output()
+
+    def _read_choices(self, choices: list[Any], usage: object) -> None:
+        index = 0
+        for position, choice in enumerate(choices):
+            if isinstance(choice, dict):
+                index = index_of(choice, position)
+                self._see(index, choice)
+        if len(choices) == 1 and isinstance(usage, dict):
+            self._sum_output(index, usage)
+
+    def _see(self, index: int, choice: dict[str, Any]) -> None:
+        reason = text_of(choice.get("finish_reason"))  # absent, null or "null" until it is finished
+        if self._choices.see(index, None if reason == "null" else reason):
+            self.findings.finish_reasons = self._choices.finish_reasons()
+
+    def _sum_output(self, index: int, usage: dict[str, Any]) -> None:
+        """With several choices this usage is that of one: the output of the response is their sum."""
+        by_choice = self._tokens_by_choice
+        if (output := count_of(usage.get("output_tokens"))) is None:
+            return
+        if index in by_choice or len(by_choice) < CHOICES_MAX:
+            details = usage.get("output_tokens_details")
+            reasoning = count_of(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+            by_choice[index] = (output, reasoning)
+        if len(by_choice) > 1:
+            self.findings.output_tokens = sum(output for output, _ in by_choice.values())
+            reasonings = [reasoning for _, reasoning in by_choice.values() if reasoning is not None]
+            if reasonings:
+                self.findings.reasoning_tokens = sum(reasonings)
+
+
+def _says_something(output: dict[str, Any]) -> bool:
+    if output.get("text"):
+        return True
+    choices = output.get("choices")
+    if isinstance(choices, list):
+        for choice in choices:
+            message = choice.get("message") if isinstance(choice, dict) else None
+            if isinstance(message, dict) and _message_says_something(message):
+                return True
+    audio = output.get("audio")
+    return isinstance(audio, dict) and any(audio.get(key) for key in _AUDIO_KEYS)
+
+
+def _message_says_something(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            if isinstance(part, dict) and any(part.get(key) for key in _PART_KEYS):
+                return True
+    elif content:
+        return True
+    return bool(message.get("reasoning_content") or message.get("tool_calls"))
+
+
+def _images_in(output: object) -> int:
+    """Images in the messages of a whole answer, for models whose usage does not count them."""
+    choices = output.get("choices") if isinstance(output, dict) else None
+    images = 0
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            images += isinstance(part, dict) and bool(part.get("image"))
+    return images
+
+
+READERS: dict[str, Callable[[Findings], Reader]] = {
+    "text-generation": GenerationReader,
+    "multimodal-generation": GenerationReader,
+}
+"""By operation."""

@@ -1,0 +1,116 @@
+"""Usage objects: one reader for the spellings of the OpenAI and DashScope protocols.
+
+Both count cached tokens inside the input and reasoning tokens inside the output (protocols.md §4.1), which is how
+Findings counts too. Whatever is not a plausible number is ignored; what a later object does not mention stays.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from observability.findings import Findings
+
+COUNT_MAX = 2**53
+"""Larger numbers are nonsense, and JSON readers downstream keep integers exact only up to here."""
+
+_SIZE = re.compile(r"(\d{1,6})[x*](\d{1,6})")
+_MEDIA = frozenset({"image_tokens", "audio_tokens", "video_tokens"})
+_UNITS = frozenset({"image_count", "characters", "seconds", "width", "size"})
+_BEYOND_TOKENS = _MEDIA | _UNITS
+_NOTHING: Mapping[str, Any] = {}
+
+
+def count_of(value: object) -> int | None:
+    """A non-negative integer, or None: `value` is none (a float without fraction counts as one, a bool does not)."""
+    if type(value) is int:
+        return value if 0 <= value <= COUNT_MAX else None
+    if type(value) is float and 0 <= value <= COUNT_MAX and value.is_integer():
+        return int(value)
+    return None
+
+
+def size_of(value: object) -> tuple[int, int] | None:
+    """Width and height of `1024x1024` (OpenAI) or `1024*1024` (DashScope)."""
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)) is not None:
+        return int(match[1]), int(match[2])
+    return None
+
+
+def read_usage(findings: Findings, usage: object) -> None:
+    """Take over what `usage` says. Anything but a non-empty object is no usage."""
+    if not isinstance(usage, dict) or not usage:
+        return
+    findings.usage_seen = True
+    if (tokens := _first(usage, "prompt_tokens", "input_tokens")) is not None:
+        findings.input_tokens = tokens
+    if (tokens := _first(usage, "completion_tokens", "output_tokens")) is not None:
+        findings.output_tokens = tokens
+    inputs = _details(usage, "prompt_tokens_details", "input_tokens_details")
+    outputs = _details(usage, "completion_tokens_details", "output_tokens_details")
+    if inputs or outputs or not _BEYOND_TOKENS.isdisjoint(usage):
+        _read_details(findings, usage, inputs, outputs)
+
+
+def _read_details(
+    findings: Findings, usage: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> None:
+    if (tokens := count_of(inputs.get("cached_tokens"))) is not None:
+        findings.cache_read_tokens = tokens
+    if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
+        findings.cache_creation_tokens = tokens
+    if (tokens := count_of(outputs.get("reasoning_tokens"))) is not None:
+        findings.reasoning_tokens = tokens
+    if not (_MEDIA.isdisjoint(inputs) and _MEDIA.isdisjoint(outputs) and _MEDIA.isdisjoint(usage)):
+        _read_media(findings, usage, inputs, outputs)
+    if not _UNITS.isdisjoint(usage):
+        _read_units(findings, usage)
+
+
+def _read_media(
+    findings: Findings, usage: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> None:
+    if (tokens := _media_tokens("image_tokens", usage, inputs, outputs)) is not None:
+        findings.image_tokens = tokens
+    if (tokens := _media_tokens("audio_tokens", usage, inputs, outputs)) is not None:
+        findings.audio_tokens = tokens
+    if (tokens := _media_tokens("video_tokens", usage, inputs, outputs)) is not None:
+        findings.video_tokens = tokens
+
+
+def _read_units(findings: Findings, usage: Mapping[str, Any]) -> None:
+    """What is billed by other units than tokens (DashScope)."""
+    if (number := count_of(usage.get("image_count"))) is not None:
+        findings.images = number
+    if (number := count_of(usage.get("characters"))) is not None:
+        findings.characters = number
+    seconds = usage.get("seconds")
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= COUNT_MAX:
+        findings.seconds = float(seconds)
+    width, height = count_of(usage.get("width")), count_of(usage.get("height"))
+    if width is not None and height is not None:
+        findings.image_width, findings.image_height = width, height
+    elif (size := size_of(usage.get("size"))) is not None:
+        findings.image_width, findings.image_height = size
+
+
+def _first(values: Mapping[str, Any], name: str, other_name: str) -> int | None:
+    number = count_of(values.get(name))
+    return count_of(values.get(other_name)) if number is None else number
+
+
+def _details(usage: Mapping[str, Any], name: str, other_name: str) -> Mapping[str, Any]:
+    """Both spellings may stand side by side (DashScope's multimodal answers with a cache): one object of the two."""
+    one, other = usage.get(name), usage.get(other_name)
+    if not isinstance(one, dict):
+        return other if isinstance(other, dict) else _NOTHING
+    return {**other, **one} if isinstance(other, dict) else one
+
+
+def _media_tokens(
+    name: str, usage: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> int | None:
+    """The total of one kind of media: as given at the top, else input and output together."""
+    if (total := count_of(usage.get(name))) is not None:
+        return total
+    ins, outs = count_of(inputs.get(name)), count_of(outputs.get(name))
+    return None if ins is None and outs is None else (ins or 0) + (outs or 0)

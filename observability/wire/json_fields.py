@@ -1,0 +1,395 @@
+"""Reads chosen values out of one JSON document that passes by in pieces, without holding it.
+
+How it works: only containers that lie on a wanted path are walked token by token (they have few members); everything
+else is jumped over in C. Inside a string the next quote is looked for with `bytes.find`, so 64 MiB of base64 cost a
+memchr; other nested values are jumped over by one regular expression that swallows scalars, short strings and
+containers without containers, and leaves only the remaining brackets to Python. What is held is bounded: wanted values
+up to `value_bytes_max` each and `HELD_BYTES_MAX` together, one key up to `KEY_BYTES_MAX`, one byte a level of nesting.
+
+The scanner never raises on any input; it sets `failed` and ignores the rest. It checks the structure of what it walks
+and the balance of quotes and brackets in what it skips. It is no validator: `[1 2]` in a skipped value passes.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import ClassVar
+
+from observability.wire import json_paths, json_skip
+from observability.wire.json_paths import KEY_BYTES_MAX, Field, Node, Path, Paths
+
+VALUE_BYTES_MAX = 16384
+"""Of one wanted value. A usage object with all details has under 1 KiB, a model name under 100 bytes."""
+HELD_BYTES_MAX = 262144
+"""Of all wanted values together: 128 choices with 2 KiB each."""
+FIELDS_MAX = 2048
+"""Wanted values; the scanner gives up beyond. The OpenAI protocol allows n=128, of each choice 11 values are wanted."""
+DEPTH_MAX = 512
+"""Nested containers. orjson gives up at 1024, CPython's json at about 1000; tool schemas stay below 30."""
+WALKED_MAX = 65536
+"""Values walked in Python, about 3 µs each, before the scanner gives up; an embeddings answer has 2048 at most."""
+
+_STEPS_MAX = 8
+# Brackets looked at one by one before whole windows are: most skipped values are over by then.
+
+_SPACE = re.compile(json_paths.SPACE)
+_SCALAR = re.compile(json_paths.SCALAR + rb"*+")
+
+_BOM = b"\xef\xbb\xbf"
+_QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
+_BRACE, _BRACE_END, _BRACKET, _BRACKET_END = b"{}[]"
+_SCALAR_STARTS = frozenset(b"-0123456789tfnNI")
+
+_START, _VALUE, _FIRST_VALUE, _FIRST_KEY, _NEXT_KEY, _IN_KEY = range(6)
+_AFTER_KEY, _IN_STRING, _IN_SCALAR, _IN_SKIPPED, _AFTER_VALUE, _DONE = range(6, 12)
+
+
+class JsonFields:
+    """One pass over one document: `feed` its pieces in order, then `end`; read the attributes at any time."""
+
+    __slots__ = (
+        "_bom",
+        "_closers",
+        "_escaped",
+        "_field",
+        "_field_from",
+        "_field_held",
+        "_field_start",
+        "_frames",
+        "_indices",
+        "_key",
+        "_node",
+        "_seen",
+        "_state",
+        "_string_open",
+        "_value_bytes_max",
+        "_walked",
+        "counts",
+        "document_end",
+        "document_start",
+        "duplicates",
+        "failed",
+        "fields",
+        "held_bytes",
+        "offset",
+        "trailing",
+    )
+
+    def __init__(self, paths: Paths, *, value_bytes_max: int = VALUE_BYTES_MAX) -> None:
+        self.fields: list[Field] = []
+        """What was found so far, in the order of the document; of duplicates the later is what most parsers take."""
+        self.counts: dict[Path, int] = {}
+        """Elements begun, for each counted array that came."""
+        self.duplicates: set[str] = set()
+        """Wanted top-level keys that came more than once."""
+        self.document_start: int | None = None
+        """Offset of the document's first byte (its brace) in the stream."""
+        self.document_end: int | None = None
+        """Offset after its last byte; None until then."""
+        self.trailing = False
+        """Something other than white space follows the document."""
+        self.failed = False
+        """The document is malformed or nested too deeply."""
+        self.offset = 0
+        """Bytes fed so far."""
+        self.held_bytes = 0
+        """Bytes of captured values."""
+        self._value_bytes_max = value_bytes_max
+        self._state = _START
+        self._walked = 0
+        self._bom = 0  # bytes of a byte order mark seen
+        self._node: Node | None = paths.root  # of the value to come
+        self._frames: list[tuple[Node, bool]] = []  # containers being walked: what is wanted below, is it an array
+        self._indices: list[int] = []  # position in each array being walked
+        self._seen: set[bytes] = set()
+        self._key = bytearray()
+        self._closers = bytearray()  # of the containers being skipped, innermost last
+        self._string_open = False
+        self._escaped = False
+        self._field: Path | None = None
+        self._field_start = 0
+        self._field_from = 0  # where the field begins in the present piece
+        self._field_held: bytearray | None = None
+
+    @property
+    def complete(self) -> bool:
+        """The document was whole."""
+        return self._state == _DONE and not self.failed
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of the stream, of any size."""
+        end = len(data)
+        pos = 0
+        while pos < end and not self.failed:
+            pos = self._STEPS[self._state](self, data, pos)
+        if self._field is not None:
+            self._hold_field(data[self._field_from : self._field_from + self._value_bytes_max + 1])
+            self._field_from = 0
+        self.offset += end
+
+    def end(self) -> None:
+        """The stream ended: a number at the top level is whole only now."""
+        if self._state == _IN_SCALAR and not self._frames and not self.failed:
+            self._state = _DONE
+            self.document_end = self.offset
+
+    # Each step takes the piece and a position before its end, and returns the position it came to.
+
+    def _fail(self, data: bytes) -> int:
+        self.failed = True
+        self._field = None
+        self._field_held = None
+        self._key.clear()
+        return len(data)
+
+    def _start(self, data: bytes, pos: int) -> int:
+        at = self.offset + pos
+        if at == self._bom < 3 and data[pos] == _BOM[at]:
+            self._bom += 1
+            return pos + 1
+        if self._bom % 3:  # a part of a mark
+            return self._fail(data)
+        pos = self._space(data, pos)
+        if pos < len(data):
+            self.document_start = self.offset + pos
+            self._state = _VALUE
+        return pos
+
+    def _value(self, data: bytes, pos: int) -> int:
+        pos = self._space(data, pos)
+        if pos == len(data):
+            return pos
+        self._walked += 1
+        if self._walked > WALKED_MAX or len(self.fields) >= FIELDS_MAX:
+            return self._fail(data)
+        byte, node = data[pos], self._node
+        if node is not None and node.path is not None:
+            self._field = node.path
+            self._field_start = self.offset + pos
+            self._field_from = pos
+            self._field_held = bytearray()
+        if byte == _QUOTE:
+            self._state = _IN_STRING
+            return pos + 1
+        if byte == _BRACE:
+            if node is not None and node.keys:
+                return self._walk_into(node, False, pos)
+            return self._skip_into(_BRACE_END, pos)
+        if byte == _BRACKET:
+            if node is not None and (node.elements is not None or node.counted is not None):
+                return self._walk_into(node, True, pos)
+            return self._skip_into(_BRACKET_END, pos)
+        if byte not in _SCALAR_STARTS:
+            return self._fail(data)
+        self._state = _IN_SCALAR
+        return pos
+
+    def _walk_into(self, node: Node, is_array: bool, pos: int) -> int:
+        self._frames.append((node, is_array))  # never more than the longest path
+        if is_array:
+            self._indices.append(0)
+            if node.counted is not None:
+                self.counts[node.counted] = 0
+        self._state = _FIRST_VALUE if is_array else _FIRST_KEY
+        return pos + 1
+
+    def _skip_into(self, closer: int, pos: int) -> int:
+        self._closers.append(closer)
+        self._state = _IN_SKIPPED
+        return pos + 1
+
+    def _first_value(self, data: bytes, pos: int) -> int:
+        pos = self._space(data, pos)
+        if pos == len(data):
+            return pos
+        if data[pos] == _BRACKET_END:
+            return self._close(data, pos)
+        self._next_element()
+        return pos
+
+    def _next_element(self) -> None:
+        node = self._frames[-1][0]
+        if node.counted is not None:
+            self.counts[node.counted] += 1
+        self._node = node.elements
+        self._state = _VALUE
+
+    def _next_key(self, data: bytes, pos: int) -> int:
+        match = self._frames[-1][0].members.match(data, pos)
+        if match is not None and match.end() > pos:
+            pos = match.end()
+            self._state = _NEXT_KEY
+        pos = self._space(data, pos)
+        if pos == len(data):
+            return pos
+        if data[pos] == _QUOTE:
+            self._state = _IN_KEY
+            return pos + 1
+        if data[pos] == _BRACE_END and self._state == _FIRST_KEY:
+            return self._close(data, pos)
+        return self._fail(data)
+
+    def _in_key(self, data: bytes, pos: int) -> int:
+        stop = self._string_end(data, pos)
+        # One byte more than a key may have is held: enough to see that it is none of ours.
+        self._key += data[pos : stop if stop >= 0 else len(data)][: KEY_BYTES_MAX + 2 - len(self._key)]
+        if stop < 0:
+            return len(data)
+        raw = bytes(self._key[:-1])
+        self._key.clear()
+        if len(raw) <= KEY_BYTES_MAX and _BACKSLASH in raw:
+            try:
+                raw = json.loads(b'"%b"' % raw, strict=False).encode("utf-8", "surrogatepass")
+            except ValueError:
+                return self._fail(data)
+        self._node = self._frames[-1][0].keys.get(raw)
+        if self._node is not None and len(self._frames) == 1:
+            if raw in self._seen:
+                self.duplicates.add(raw.decode())
+            self._seen.add(raw)
+        self._state = _AFTER_KEY
+        return stop
+
+    def _after_key(self, data: bytes, pos: int) -> int:
+        pos = self._space(data, pos)
+        if pos == len(data):
+            return pos
+        if data[pos] != _COLON:
+            return self._fail(data)
+        self._state = _VALUE
+        return pos + 1
+
+    def _in_string(self, data: bytes, pos: int) -> int:
+        stop = self._string_end(data, pos)
+        return self._value_end(data, stop) if stop >= 0 else len(data)
+
+    def _in_scalar(self, data: bytes, pos: int) -> int:
+        stop = pos if (match := _SCALAR.match(data, pos)) is None else match.end()
+        return self._value_end(data, stop) if stop < len(data) else stop
+
+    def _in_skipped(self, data: bytes, pos: int) -> int:
+        end = len(data)
+        steps = 0
+        window_bytes = json_skip.WINDOW_BYTES
+        while True:
+            if self._string_open:
+                pos = self._string_end(data, pos)
+                if pos < 0:
+                    return end
+                self._string_open = False
+            if steps >= _STEPS_MAX and window_bytes > json_skip.WINDOW_BYTES_MIN and pos < end:
+                skipped = self._skip_window(data[pos : pos + window_bytes].rstrip(b"\\"))
+                pos += skipped
+                if skipped == 0:
+                    window_bytes //= 4
+                continue
+            if (match := json_skip.SKIPPED.match(data, pos)) is not None:
+                pos = match.end()
+            if pos == end:
+                return end
+            byte = data[pos]
+            pos += 1
+            steps += 1
+            if byte == _QUOTE:
+                self._string_open = True
+            elif byte in (_BRACE, _BRACKET):
+                self._closers.append(byte + 2)  # } and ] are two after { and [
+                if len(self._closers) > DEPTH_MAX:
+                    return self._fail(data)
+            elif self._closers.pop() != byte:
+                return self._fail(data)
+            elif not self._closers:
+                return self._value_end(data, pos)
+
+    def _skip_window(self, window: bytes) -> int:
+        """Skip the whole window and return its length; or 0: the value may end in it, it must be looked at closely."""
+        reduced = json_skip.reduce_window(window)
+        if reduced is None:
+            return 0
+        closers, opened, string_open = reduced
+        open_count = len(self._closers) - len(closers)
+        if open_count <= 0 or open_count + len(opened) > DEPTH_MAX or self._closers[: open_count - 1 : -1] != closers:
+            return 0
+        self._closers[open_count:] = opened
+        self._string_open = string_open
+        return len(window)
+
+    def _after_value(self, data: bytes, pos: int) -> int:
+        pos = self._space(data, pos)
+        if pos == len(data):
+            return pos
+        is_array = self._frames[-1][1]
+        if data[pos] == _COMMA:
+            if is_array:
+                self._indices[-1] += 1
+                self._next_element()
+            else:
+                self._state = _NEXT_KEY
+            return pos + 1
+        if data[pos] == (_BRACKET_END if is_array else _BRACE_END):
+            return self._close(data, pos)
+        return self._fail(data)
+
+    def _done(self, data: bytes, pos: int) -> int:
+        if self._space(data, pos) < len(data):
+            self.trailing = True
+        return len(data)
+
+    def _close(self, data: bytes, pos: int) -> int:
+        if self._frames.pop()[1]:
+            self._indices.pop()
+        return self._value_end(data, pos + 1)
+
+    def _value_end(self, data: bytes, pos: int) -> int:
+        if self._field is not None:
+            self._end_field(data, pos)
+        if self._frames:
+            self._state = _AFTER_VALUE
+        else:
+            self._state = _DONE
+            self.document_end = self.offset + pos
+        return pos
+
+    def _hold_field(self, piece: bytes) -> None:
+        if self._field_held is not None:
+            self._field_held += piece
+            if len(self._field_held) > self._value_bytes_max:
+                self._field_held = None
+
+    def _end_field(self, data: bytes, pos: int) -> None:
+        assert self._field is not None
+        end = self.offset + pos
+        raw = None
+        room = min(self._value_bytes_max, HELD_BYTES_MAX - self.held_bytes)
+        if self._field_held is not None and end - self._field_start <= room:
+            raw = bytes(self._field_held) + data[self._field_from : pos]
+            self.held_bytes += len(raw)
+        self.fields.append(Field(self._field, tuple(self._indices), raw, self._field_start, end))
+        self._field = None
+        self._field_held = None
+
+    def _string_end(self, data: bytes, pos: int) -> int:
+        """The position after the quote that ends the open string, or less than 0: it goes on in the next piece."""
+        stop = json_skip.string_end(data, pos + self._escaped)
+        self._escaped = stop == json_skip.OPEN_ESCAPED
+        return stop
+
+    @staticmethod
+    def _space(data: bytes, pos: int) -> int:
+        match = _SPACE.match(data, pos)
+        return pos if match is None else match.end()
+
+    _STEPS: ClassVar[tuple[Callable[["JsonFields", bytes, int], int], ...]] = (
+        _start,
+        _value,
+        _first_value,
+        _next_key,
+        _next_key,
+        _in_key,
+        _after_key,
+        _in_string,
+        _in_scalar,
+        _in_skipped,
+        _after_value,
+        _done,
+    )

@@ -1,0 +1,118 @@
+"""What a record does to the metrics."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from observability import names
+from observability.observer import metrics
+from observability.observer.metrics import RecordMetrics
+from tests.observability.records import record
+
+LABELS = {
+    "gen_ai_operation_name": "chat",
+    "gen_ai_provider_name": "dashscope",
+    "gen_ai_request_model": "qwen-plus",
+    "gen_ai_response_model": "qwen-plus-latest",
+    "error_type": "",
+    "sluiceway_model_api": "chat",
+}
+
+
+@pytest.fixture()
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture()
+def observed(registry) -> RecordMetrics:
+    return RecordMetrics(registry)
+
+
+def test_a_plain_request(registry, observed):
+    observed.observe(record())
+    value = registry.get_sample_value
+    assert value("gen_ai_client_operation_duration_seconds_sum", LABELS) == pytest.approx(2.4995)
+    assert value("gen_ai_server_request_duration_seconds_sum", LABELS) == pytest.approx(2.50025)
+    assert value("gen_ai_client_token_usage_sum", LABELS | {"gen_ai_token_type": "input"}) == 1000
+    assert value("gen_ai_client_token_usage_sum", LABELS | {"gen_ai_token_type": "output"}) == 101
+    assert value("sluiceway_overhead_duration_seconds_sum", {"model_api": "chat"}) == pytest.approx(0.0007)
+    assert value("sluiceway_attempts_total", {"model_api": "chat", "service": "qwen", "verdict": "done"}) == 1
+    assert value("gen_ai_server_time_to_first_token_seconds_count", LABELS) is None
+
+
+def test_a_stream_has_its_first_token_and_its_pace(registry, observed):
+    observed.observe(record({names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS: 500.0}))
+    value = registry.get_sample_value
+    assert value("gen_ai_server_time_to_first_token_seconds_sum", LABELS) == 0.5
+    # the upstream was done 2.5 s after accept: 2 s for the 100 tokens after the first
+    assert value("gen_ai_server_time_per_output_token_seconds_sum", LABELS) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        ({names.SLUICEWAY_USAGE_SOURCE: "partial"}, True),
+        ({names.SLUICEWAY_USAGE_SOURCE: "estimated"}, False),
+        ({names.SLUICEWAY_USAGE_SOURCE: "none"}, False),
+    ],
+)
+def test_tokens_count_only_where_the_upstream_named_them(registry, observed, fields, counts):
+    observed.observe(record(fields))
+    sample = registry.get_sample_value("gen_ai_client_token_usage_sum", LABELS | {"gen_ai_token_type": "input"})
+    assert (sample is not None) == counts
+
+
+def test_a_failed_stream_has_no_time_to_first_token(registry, observed):
+    observed.observe(record({names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS: 5.0, names.SLUICEWAY_OUTCOME: "upstream_aborted"}))
+    assert registry.get_sample_value("gen_ai_server_time_to_first_token_seconds_count", LABELS) is None
+
+
+def test_a_request_that_matched_nothing_counts_only_what_it_has(registry, observed):
+    fields = {name: None for name in record()["fields"] if name.startswith(("gen_ai.", "sluiceway."))}
+    observed.observe(record(fields, client=None))
+    assert all(not metric.samples for metric in registry.collect())
+
+
+def test_a_model_api_without_metrics_counts_nothing(registry, observed):
+    observed.observe(record(metrics=False))
+    assert all(not metric.samples for metric in registry.collect())
+
+
+def test_every_attempt_and_image_counts(registry, observed):
+    attempt = {"service": "qwen", "verdict": "next_target"}
+    observed.observe(record({names.SLUICEWAY_USAGE_IMAGES: 4}, attempts=[attempt, attempt]))
+    value = registry.get_sample_value
+    assert value("sluiceway_attempts_total", {"model_api": "chat", "service": "qwen", "verdict": "next_target"}) == 2
+    assert value("sluiceway_images_total", {"model_api": "chat"}) == 4
+
+
+def test_models_beyond_the_first_200_are_other(registry, observed):
+    for number in range(metrics.MODELS_MAX + 50):
+        observed.observe(record({names.GEN_AI_REQUEST_MODEL: f"model-{number}", names.GEN_AI_RESPONSE_MODEL: None}))
+    value = registry.get_sample_value
+    name = "gen_ai_server_request_duration_seconds_count"
+    labels = LABELS | {"gen_ai_response_model": ""}
+    assert value(name, labels | {"gen_ai_request_model": "model-199"}) == 1
+    assert value(name, labels | {"gen_ai_request_model": "model-200"}) is None
+    assert value(name, labels | {"gen_ai_request_model": "other"}) == 50
+
+
+def test_error_types_and_label_sets_are_bounded(registry, observed):
+    for number in range(metrics.ERROR_TYPES_MAX + 5):
+        observed.observe(record({names.ERROR_TYPE: f"error-{number}"}))
+    value = registry.get_sample_value
+    name = "gen_ai_server_request_duration_seconds_count"
+    assert value(name, LABELS | {"error_type": "_OTHER"}) == 5
+    for number in range(200):
+        for error in range(20):
+            fields = {names.GEN_AI_REQUEST_MODEL: f"m{number}", names.ERROR_TYPE: f"error-{error}"}
+            observed.observe(record(fields))
+    assert len(observed._series) <= metrics.SERIES_MAX + metrics.ERROR_TYPES_MAX + 2
+
+
+def test_buckets_reach_two_minutes(registry, observed):
+    observed.observe(record({names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS: 1.0}))
+    seconds = [metric for metric in registry.collect() if metric.name.endswith("_seconds")]
+    assert len(seconds) == 5
+    for metric in seconds:
+        assert "120.0" in {sample.labels.get("le") for sample in metric.samples}

@@ -1,0 +1,42 @@
+"""What the tables of responses are made of: a case is a body as an upstream sends it, and what must have been found."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = "application/json"
+SSE = "text/event-stream;charset=UTF-8"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One response."""
+
+    name: str
+    protocol: str
+    operation: str
+    body: bytes
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Findings that differ from those of a response that says nothing."""
+    content_type: str = JSON
+    status: int = 200
+
+
+def events(*documents: object, end: str = "\n\n", done: bool = False) -> bytes:
+    """A stream of the OpenAI kind."""
+    lines = [f"data: {json.dumps(document, ensure_ascii=False)}{end}" for document in documents]
+    return ("".join(lines) + (f"data: [DONE]{end}" if done else "")).encode()
+
+
+def plain(name: str, operation: str, document: object, *, status: int = 200, **facts: Any) -> Case:
+    """A JSON answer of the OpenAI protocol."""
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Case(name, "openai", operation, body, facts, JSON, status)
+
+
+USAGE = {"prompt_tokens": 13, "completion_tokens": 7, "total_tokens": 20}
+NAMES = {"response_id": "c-1", "response_model": "qwen-plus"}
+TOKENS = {"input_tokens": 13, "output_tokens": 7, "usage_seen": True}
+STOPPED = {"finish_reasons": ["stop"], "complete": True}
+STREAMED = {**NAMES, "first_output": True, "output_events": 1}
+OPENAI_ERROR = {"error": {"message": "m", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}}
