@@ -1,0 +1,1 @@
+"""The configuration: `file` reads it into a `model.Document`, `snapshot` compiles that for serving."""

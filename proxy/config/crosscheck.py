@@ -1,0 +1,213 @@
+"""What one value of the configuration file cannot know: names that refer to others, doubles, and what is safe to serve.
+
+The checks see what is sound of a file. Where an entry is broken in itself it is None here, and its name, if it has one,
+still counts as known: one mistake makes one complaint, and all mistakes are told at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.config.complaints import Complaint, near_miss
+from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig
+from proxy.config.values import digest_of_key, is_loopback
+from proxy.protocols import operations, protocols_of
+from proxy.providers import PROVIDERS
+
+CREDENTIAL_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
+"""A service may carry its key in its `headers` too (a proxy of one's own with Basic authentication)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A file as far as it is sound. None stands for a broken entry."""
+
+    listen: str | None
+    admin_listen: str | None
+    admin_token: str
+    allow_open: bool
+    services: Sequence[ServiceConfig | None]
+    consumers: Sequence[ConsumerConfig | None]
+    model_apis: Sequence[ModelApiConfig | None]
+    service_names: frozenset[str] | None
+    """Of broken entries too. None: some name cannot be told, so that no reference can be called wrong."""
+    consumer_names: frozenset[str] | None
+
+
+def parts_of(document: Document) -> Parts:
+    """A document that is sound in each of its values."""
+    return Parts(
+        listen=document.listen,
+        admin_listen=document.admin.listen,
+        admin_token=document.admin.token,
+        allow_open=document.allow_open,
+        services=document.services,
+        consumers=document.consumers,
+        model_apis=document.model_apis,
+        service_names=frozenset(service.name for service in document.services),
+        consumer_names=frozenset(consumer.name for consumer in document.consumers),
+    )
+
+
+def cross_check(parts: Parts) -> list[Complaint]:
+    """Every complaint about how the parts fit together."""
+    return [
+        *_listeners(parts),
+        *_doubled_names("services", parts.services),
+        *_doubled_names("consumers", parts.consumers),
+        *_doubled_names("model_apis", parts.model_apis),
+        *_services(parts),
+        *_consumers(parts),
+        *_places(parts),
+        *_model_apis(parts),
+    ]
+
+
+def _listeners(parts: Parts) -> Iterator[Complaint]:
+    if parts.admin_listen is not None and not is_loopback(parts.admin_listen) and not parts.admin_token:
+        wrong = f"{parts.admin_listen} can be reached from other machines, and admin.token is not set"
+        yield Complaint("admin.listen", wrong, "set admin.token, or listen on 127.0.0.1")
+    same = parts.listen is not None and parts.listen == parts.admin_listen
+    if same and not str(parts.listen).endswith(":0"):
+        yield Complaint("admin.listen", f"{parts.admin_listen} is the address of listen too", "use another port")
+
+
+def _doubled_names(
+    section: str,
+    entries: Sequence[ServiceConfig | None] | Sequence[ConsumerConfig | None] | Sequence[ModelApiConfig | None],
+) -> Iterator[Complaint]:
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        if entry is None:
+            continue
+        first = seen.setdefault(entry.name, index)
+        if first != index:
+            wrong = f"{entry.name} is the name of {section}[{first}] too"
+            yield Complaint(f"{section}[{index}].name", wrong, "give each a name of its own")
+
+
+def _services(parts: Parts) -> Iterator[Complaint]:
+    for index, service in enumerate(parts.services):
+        if service is None:
+            continue
+        path = f"services[{index}]"
+        provider = PROVIDERS[service.provider]
+        if service.base_url is None and provider.base_url is None:
+            yield Complaint(f"{path}.base_url", "it is missing", f"{provider.name} has no address of its own: give one")
+        if len(service.api_keys) > 1:
+            yield Complaint(f"{path}.api_keys", "rotating several keys is not built yet", "give one key")
+        yield from _credentials(parts, service, path)
+
+
+def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Complaint]:
+    if service.api_keys and "authorization" in service.headers:
+        wrong = "authorization is written from api_keys already"
+        yield Complaint(f"{path}.headers.authorization", wrong, "use one of the two")
+    callers = [
+        model_api.name
+        for model_api in parts.model_apis
+        if model_api is not None
+        and model_api.auth != "passthrough"
+        and model_api.routing.single is not None
+        and model_api.routing.single.service == service.name
+    ]
+    if callers and not service.api_keys and PROVIDERS[service.provider].needs_key:
+        wrong = f"it is empty, and Model API {callers[0]} does not pass the caller's own key on"
+        yield Complaint(f"{path}.api_keys", wrong, f'give the key: ["${{{service.provider.upper()}_API_KEY}}"]')
+
+
+def _consumers(parts: Parts) -> Iterator[Complaint]:
+    owners: dict[bytes, str] = {}
+    for index, consumer in enumerate(parts.consumers):
+        if consumer is None:
+            continue
+        if not consumer.keys:
+            wrong = f"consumer {consumer.name} has no key and can never be recognised"
+            yield Complaint(f"consumers[{index}].keys", wrong, "give at least one key")
+        for position, key in enumerate(consumer.keys):
+            path = f"consumers[{index}].keys[{position}]"
+            owner = owners.setdefault(digest_of_key(key), path)
+            if owner != path:
+                yield Complaint(path, f"the key is that of {owner} too", "give each consumer a key of its own")
+
+
+def _places(parts: Parts) -> Iterator[Complaint]:
+    """Domain and base path name one Model API."""
+    taken: dict[tuple[str | None, str], int] = {}
+    for index, model_api in enumerate(parts.model_apis):
+        if model_api is None:
+            continue
+        for position, domain in enumerate(model_api.domains or [None]):
+            first = taken.setdefault((domain, model_api.base_path), index)
+            if domain is None and first != index:
+                wrong = f"{model_api.base_path} on any domain is that of model_apis[{first}] too"
+                yield Complaint(f"model_apis[{index}].base_path", wrong, "use another base path, or name domains")
+            elif first != index:
+                wrong = f"{domain} with base path {model_api.base_path} is that of model_apis[{first}] too"
+                right = "use another base path or domain"
+                yield Complaint(f"model_apis[{index}].domains[{position}]", wrong, right)
+
+
+def _model_apis(parts: Parts) -> Iterator[Complaint]:
+    services = {service.name: service for service in parts.services if service is not None}
+    for index, model_api in enumerate(parts.model_apis):
+        if model_api is None:
+            continue
+        path = f"model_apis[{index}]"
+        yield from _access(parts, model_api, path)
+        single = model_api.routing.single
+        if single is None:
+            right = "give it one service: {single: {service: NAME}}"
+            yield Complaint(f"{path}.routing", "it names no service", right)
+        elif parts.service_names is not None and single.service not in parts.service_names:
+            wrong = f"there is no service {single.service!r}"
+            yield Complaint(
+                f"{path}.routing.single.service", wrong, near_miss(single.service, sorted(parts.service_names))
+            )
+        yield from _protocols(model_api, services.get(single.service) if single else None, path)
+
+
+def _access(parts: Parts, model_api: ModelApiConfig, path: str) -> Iterator[Complaint]:
+    known = parts.consumer_names
+    for position, name in enumerate(model_api.consumers):
+        if known is not None and name not in known:
+            wrong = f"there is no consumer {name!r}"
+            yield Complaint(f"{path}.consumers[{position}]", wrong, near_miss(name, sorted(known)))
+    if model_api.auth == "consumers" and known is not None and not known:
+        wrong = "it asks for the key of a consumer, and the file has no consumers"
+        yield Complaint(f"{path}.auth", wrong, "add consumers, or set auth to passthrough or open")
+    if model_api.auth != "consumers" and model_api.consumers:
+        wrong = f"with auth: {model_api.auth} no consumer is known"
+        yield Complaint(f"{path}.consumers", wrong, "leave the list empty, or set auth to consumers")
+    if model_api.auth == "open" and not parts.allow_open and parts.listen is not None and not is_loopback(parts.listen):
+        keyed = next((service for service in parts.services if service is not None and _has_key(service)), None)
+        if keyed is not None:
+            wrong = f"anybody who reaches {parts.listen} could spend the key of service {keyed.name}"
+            right = "set auth to consumers, listen on 127.0.0.1, or set allow_open: true if that is meant"
+            yield Complaint(f"{path}.auth", wrong, right)
+
+
+def _has_key(service: ServiceConfig) -> bool:
+    return bool(service.api_keys) or not CREDENTIAL_HEADERS.isdisjoint(service.headers)
+
+
+def _protocols(model_api: ModelApiConfig, service: ServiceConfig | None, path: str) -> Iterator[Complaint]:
+    if not model_api.protocols:
+        right = f"name one or more of {', '.join(protocols_of(model_api.scenario))}"
+        yield Complaint(f"{path}.protocols", "it is empty", right)
+    for position, protocol in enumerate(model_api.protocols):
+        where = f"{path}.protocols[{position}]"
+        if protocol in model_api.protocols[:position]:
+            yield Complaint(where, f"{protocol} stands there twice", "name each protocol once")
+        if not operations(model_api.scenario, protocol):
+            wrong = f"scenario {model_api.scenario} in the {protocol} protocol is not built yet"
+            yield Complaint(where, wrong, f"use {' or '.join(protocols_of(model_api.scenario))}")
+        elif service is None:
+            continue
+        elif protocol not in PROVIDERS[service.provider].protocols:
+            wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
+            spoken = " or ".join(PROVIDERS[service.provider].protocols)
+            yield Complaint(where, wrong, f"use {spoken}, or a service that speaks it")
+        elif (model_api.scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
+            wrong = "turning OpenAI image requests into DashScope's is not built yet"
+            yield Complaint(where, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")

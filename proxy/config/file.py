@@ -1,0 +1,236 @@
+"""The configuration file, read: YAML text → `Document`, or every complaint about it at once.
+
+Steps: YAML to plain values (a doubled key is an error); the environment and files into texts (`${NAME}`,
+`${NAME:-default}`, and `file:PATH` where a secret stands), value by value, so that what they supply can never become
+structure; the models, one value at a time; then how the parts fit together, over whatever parts are sound.
+Relative paths are relative to the working directory of the process.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from proxy.config.complaints import Complaint, ConfigError, Supplied, is_secret, path_text, translated
+from proxy.config.crosscheck import Parts, cross_check, parts_of
+from proxy.config.model import Admin, ConsumerConfig, Document, ModelApiConfig, Section, ServiceConfig
+from proxy.config.values import is_name
+
+__all__ = ["Complaint", "ConfigError", "load", "parse"]
+
+DEPTH_MAX: Final = 32
+"""Of nested mappings and lists: the deepest key of the contract is at 5; an alias that contains itself has no end."""
+
+VALUES_MAX: Final = 250_000
+"""In one file, aliases followed: ten times what a thousand Model APIs need; nested aliases could mean billions."""
+
+SECRET_FILE_BYTES_MAX: Final = 65_536
+"""A key or a token is far smaller; `file:/dev/zero` would not end."""
+
+_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_UNKNOWN: Final = object()
+"""Stands for a value whose reference leads nowhere: of no type, so that nothing further is concluded from it."""
+_Location = tuple[str | int, ...]
+_S = TypeVar("_S", bound=Section)
+
+
+def load(path: Path | str, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Document:
+    """Read a file. `overrides` replace top-level keys, for options of the command line.
+
+    Raises ConfigError with everything that is wrong, including a file that cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            [Complaint(str(path), f"it cannot be read ({error.strerror})", "name a readable file")]
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Complaint(str(path), "it is not UTF-8 text", "save it as UTF-8")]) from None
+    return parse(text, environ, path, overrides)
+
+
+def parse(
+    text: str, environ: Mapping[str, str], where: Path | str, overrides: Mapping[str, Any] | None = None
+) -> Document:
+    """Read the text of a file. `where` names it in complaints about the file as a whole. Raises ConfigError."""
+    raw = _yaml(text, where)
+    if not isinstance(raw, dict):
+        right = "begin with keys such as services: and model_apis:"
+        what = "the file is empty" if raw is None else "the file is no mapping of keys to values"
+        raise ConfigError([Complaint(str(where), what, right)])
+    raw.update(overrides or {})
+    reading = _Reading(environ)
+    raw = reading.resolved(raw, ())
+    document: Document | None = None
+    found: list[Complaint] = []
+    try:
+        document = Document.model_validate(raw)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        found = [translated(one, _known_keys(one["loc"])) for one in errors if not reading.told(one["loc"])]
+    fitting = cross_check(parts_of(document) if document else _sound_parts(raw))
+    if document is None or found or fitting or reading.complaints:
+        raise ConfigError([*reading.complaints, *found, *fitting])
+    return document
+
+
+def _yaml(text: str, where: Path | str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else str(where)
+        if isinstance(error, DuplicateKeyError):
+            key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
+            what = f"the key {key.group(1)} stands there twice" if key else "a key stands there twice"
+            raise ConfigError([Complaint(place, what, "keep one of the two")]) from None
+        # `problem` is the parser's own sentence; the lines it would print with it may hold secrets
+        problem = f"not YAML: {error.problem or error.context}"
+    except YAMLError as error:
+        place, problem = str(where), f"not YAML: {str(error).splitlines()[0] if str(error) else 'unreadable'}"
+    except ValueError:  # a timestamp such as 2026-13-45
+        place, problem = str(where), "not YAML: a date or a number that is none"
+    except RecursionError:
+        place, problem = str(where), "it is nested too deeply"
+    right = "check indentation, quotes and brackets there; texts with ': ', '#' or '{' need quotes"
+    raise ConfigError([Complaint(place, problem, right)])
+
+
+class _Reading:
+    """Resolves references in the values of one file, and collects what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._bad: set[_Location] = set()
+        self._values_left = VALUES_MAX
+        self.complaints: list[Complaint] = []
+
+    def told(self, location: Iterable[str | int]) -> bool:
+        """Whether a value is complained about already: what it would have been is unknown."""
+        return tuple(location) in self._bad
+
+    def resolved(self, value: Any, at: _Location) -> Any:
+        """A value with every reference in it resolved."""
+        self._values_left -= 1
+        if self._values_left < 0:
+            right = "use fewer aliases"
+            raise ConfigError([Complaint(path_text(at[:1]), f"the file has more than {VALUES_MAX} values", right)])
+        if isinstance(value, str):
+            return self._text(value, at)
+        if len(at) > DEPTH_MAX:
+            self._complain(at[:3], "it is nested too deeply", f"the file has at most {DEPTH_MAX} levels")
+            return _UNKNOWN
+        if isinstance(value, list):
+            return [self.resolved(item, (*at, index)) for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: self.resolved(item, (*at, key)) for key, item in value.items() if self._is_key(key, at)}
+        return value
+
+    def _complain(self, at: _Location, wrong: str, right: str) -> None:
+        if at not in self._bad:
+            self._bad.add(at)
+            self.complaints.append(Complaint(path_text(at), wrong, right))
+
+    def _is_key(self, key: object, at: _Location) -> bool:
+        if isinstance(key, str):
+            return True
+        self._complain((*at, str(key)), "the key is no text", "put it in quotes")
+        return False
+
+    def _text(self, value: str, at: _Location) -> object:
+        missing = [name for name, default in self._references(value) if default is None and name not in self._environ]
+        if missing:
+            name = missing[0]
+            self._complain(at, f"the environment variable {name} is not set", f"set it, or write ${{{name}:-default}}")
+            return _UNKNOWN
+        supplied = _REFERENCE.sub(self._value_of, value)
+        if "${" in _REFERENCE.sub("", value):
+            self._complain(at, "the reference with ${ is not complete", "write ${NAME} or ${NAME:-default}")
+            return _UNKNOWN
+        result = Supplied(supplied) if _REFERENCE.search(value) else value
+        if supplied.startswith("file:") and is_secret(at):
+            return self._contents(supplied.removeprefix("file:"), at)
+        return result
+
+    def _references(self, value: str) -> list[tuple[str, str | None]]:
+        return [(found.group(1), found.group(2)) for found in _REFERENCE.finditer(value)]
+
+    def _value_of(self, found: re.Match[str]) -> str:
+        name, default = found.group(1), found.group(2)
+        given = self._environ.get(name)
+        return given or default if default is not None else given or ""
+
+    def _contents(self, name: str, at: _Location) -> object:
+        try:
+            with Path(name).open(encoding="utf-8") as file:
+                text = file.read(SECRET_FILE_BYTES_MAX + 1)
+        except OSError as error:
+            self._complain(at, f"the file {name} cannot be read ({error.strerror})", "name a readable file")
+        except UnicodeDecodeError:
+            self._complain(at, f"the file {name} is not text", "name a file that holds nothing but the secret")
+        else:
+            if len(text) <= SECRET_FILE_BYTES_MAX:
+                return Supplied(text.strip())
+            self._complain(at, f"the file {name} is too large", "name a file that holds nothing but the secret")
+        return _UNKNOWN
+
+
+def _known_keys(location: Iterable[str | int]) -> tuple[str, ...]:
+    """The keys of the mapping that a location's last step is in."""
+    model: type[BaseModel] | None = Document
+    for step in tuple(location)[:-1]:
+        if isinstance(step, int):
+            continue
+        if model is None or step not in model.model_fields:
+            return ()
+        model = _model_in(model.model_fields[step].annotation)
+    return tuple(model.model_fields) if model else ()
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def _sound_parts(raw: dict[str, Any]) -> Parts:
+    """What can be said of the parts of a file that is broken somewhere."""
+    document = _sound({key: value for key, value in raw.items() if key in ("listen", "allow_open")}, Document)
+    admin = _sound(raw.get("admin", {}), Admin)
+    return Parts(
+        listen=document.listen if document else None,
+        admin_listen=admin.listen if admin else None,
+        admin_token=admin.token if admin else "",
+        allow_open=document.allow_open if document else True,
+        services=_entries(raw.get("services"), ServiceConfig),
+        consumers=_entries(raw.get("consumers"), ConsumerConfig),
+        model_apis=_entries(raw.get("model_apis"), ModelApiConfig),
+        service_names=_names(raw.get("services")),
+        consumer_names=_names(raw.get("consumers")),
+    )
+
+
+def _sound(raw: Any, model: type[_S]) -> _S | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def _entries(raw: Any, model: type[_S]) -> list[_S | None]:
+    return [_sound(entry, model) for entry in raw] if isinstance(raw, list) else []
+
+
+def _names(raw: Any) -> frozenset[str] | None:
+    """The names in a list of entries; None where one cannot be told."""
+    if not isinstance(raw, list):
+        return frozenset() if raw is None else None
+    entries = [entry.get("name") if isinstance(entry, dict) else None for entry in raw]
+    names = frozenset(name for name in entries if isinstance(name, str) and is_name(name))
+    return names if all(name in names for name in entries) else None

@@ -1,0 +1,197 @@
+"""The configuration file as pydantic models: every key of the contract, its default and its check.
+
+The models know one value at a time; what depends on several (names that refer to others, doubled keys, a listener off
+loopback) is in `proxy.config.crosscheck`. A key that the contract has and the gateway does not serve yet is marked with
+`later`: it may be absent or have its default, anything else is refused. Nothing is silently ignored.
+
+Numbers and switches are not guessed from text. Secrets are kept out of every repr.
+"""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.config import values
+from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
+from proxy.protocols import PROTOCOLS, SCENARIOS
+from proxy.providers import PROVIDERS
+
+FALLBACK_ON: Final = (429, 500, 502, 503, 504, 529)
+
+
+class Section(BaseModel):
+    """One mapping of the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class ListenerTls(Section):
+    """`tls`: of the data listener."""
+
+    certificate: Annotated[str | None, later(None, "TLS on the listener")] = None
+    key: Annotated[str | None, later(None, "TLS on the listener")] = None
+
+
+class Admin(Section):
+    """`admin`: the control listener."""
+
+    listen: values.Listen = "127.0.0.1:9090"
+    token: values.Token = Field(default="", repr=False)
+    """Empty: none is asked for."""
+
+
+class Cors(Section):
+    """`cors`."""
+
+    origins: Annotated[list[str], later([], "CORS")] = []
+
+
+class Limits(Section):
+    """`limits`: per worker, but for the disk of the whole host."""
+
+    max_connections: Positive = 20_000
+    max_inflight_requests: Positive = 10_000
+    max_head_bytes: values.HeadBytes = 65_536
+    max_request_bytes: Positive = 536_870_912
+    hold_memory_bytes: Annotated[Whole, later(262_144, "holding request bodies")] = 262_144
+    hold_disk_bytes: Annotated[Whole, later(536_870_912, "holding request bodies on disk")] = 536_870_912
+    hold_response_bytes: Annotated[Whole, later(65_536, "holding responses before the commit")] = 65_536
+    max_held_memory_bytes: Annotated[Whole, later(268_435_456, "holding request bodies")] = 268_435_456
+    head_timeout_ms: Milliseconds = 10_000
+    body_idle_timeout_ms: Milliseconds = 30_000
+    write_idle_timeout_ms: Milliseconds = 60_000
+    keepalive_timeout_ms: Milliseconds = 75_000
+    max_held_disk_bytes: Annotated[Whole, later(17_179_869_184, "holding request bodies on disk")] = 17_179_869_184
+
+
+class Tracing(Section):
+    """`tracing`: which traces are kept whatever the sampler says, and for whom they are dressed up."""
+
+    keep_errors: Annotated[Switch, later(True, "tail sampling")] = True
+    keep_slower_than_ms: Annotated[Milliseconds, later(0, "tail sampling")] = 0
+    compat: Annotated[list[str], later([], "compatibility attributes")] = []
+
+
+class ServiceTls(Section):
+    """`services[].tls`: towards the upstream."""
+
+    ca: values.Authorities = None
+    certificate: Annotated[str | None, later(None, "a client certificate")] = None
+    key: Annotated[str | None, later(None, "a client certificate")] = None
+    insecure: Annotated[Switch, later(False, "TLS without verification")] = False
+
+
+class Cooldown(Section):
+    """`services[].cooldown`."""
+
+    failures: Annotated[Whole, later(5, "cool-down")] = 5
+    window_ms: Annotated[Milliseconds, later(30_000, "cool-down")] = 30_000
+    base_ms: Annotated[Milliseconds, later(1000, "cool-down")] = 1000
+    max_ms: Annotated[Milliseconds, later(60_000, "cool-down")] = 60_000
+
+
+class ServiceConfig(Section):
+    """`services[]`: one upstream."""
+
+    name: Name
+    provider: Annotated[str, one_of(PROVIDERS, planned=("anthropic", "comfyui"))]
+    base_url: values.Url | None = Field(default=None, repr=False)
+    base_urls: Annotated[dict[str, str], later({}, "a base URL per protocol")] = Field(default={}, repr=False)
+    api_keys: list[values.Key] = Field(default=[], repr=False)
+    headers: dict[values.HeaderName, values.HeaderValue] = Field(default={}, repr=False)
+    connect_timeout_ms: Milliseconds = 5000
+    idle_timeout_ms: Milliseconds = 300_000
+    total_timeout_ms: Milliseconds = 0
+    max_connections: Whole = 0
+    tls: ServiceTls = ServiceTls()
+    egress_proxy: Annotated[str | None, later(None, "an egress proxy")] = Field(default=None, repr=False)
+    propagate_trace: Switch | None = None
+    image_paths: Annotated[dict[str, str], later({}, "image translation")] = {}
+    cooldown: Cooldown = Cooldown()
+
+
+class ConsumerConfig(Section):
+    """`consumers[]`: an authenticated caller."""
+
+    name: Name
+    keys: list[values.ConsumerKey] = Field(default=[], repr=False)
+    """Plain, or `sha256:` and 64 hexadecimal digits."""
+    labels: dict[str, str] = {}
+
+
+class Single(Section):
+    """`routing.single`: one service for every model."""
+
+    service: str
+    model: Annotated[str | None, later(None, "rewriting the model")] = None
+
+
+class Routing(Section):
+    """`routing`: exactly one of the three."""
+
+    single: Single | None = None
+    by_model: Annotated[Any, later(None, "routing by model")] = None
+    by_weight: Annotated[Any, later(None, "routing by weight")] = None
+
+
+class Monitoring(Section):
+    """`model_apis[].monitoring`: what is made of a record."""
+
+    metrics: Switch = True
+    logging: Switch = True
+    tracing: Switch = True
+    record_request: Annotated[Switch, later(False, "recording content")] = False
+    record_response: Annotated[Switch, later(False, "recording content")] = False
+    content_max_bytes: Annotated[Whole, later(65_536, "recording content")] = 65_536
+    content_sample: Annotated[float, later(1.0, "recording content")] = 1.0
+
+
+class ModelApiConfig(Section):
+    """`model_apis[]`: what callers see."""
+
+    name: Name
+    scenario: Annotated[str, one_of(SCENARIOS, planned=("video", "speech", "rerank", "others"))]
+    protocols: list[Annotated[str, one_of(PROTOCOLS, planned=("anthropic", "vllm", "comfyui"))]]
+    resource_group: str = "default"
+    labels: dict[str, str] = {}
+    domains: list[values.Domain] = []
+    base_path: values.BasePath = "/"
+    strip_base_path: Switch = True
+    auth: Annotated[str, one_of(("consumers", "passthrough", "open"))] = "consumers"
+    consumers: list[str] = []
+    routing: Routing
+    balance: Annotated[str, later("weighted", "balancing")] = "weighted"
+    fallback: Annotated[list[Any], later([], "fallback")] = []
+    fallback_on: Annotated[list[int], later(list(FALLBACK_ON), "fallback")] = list(FALLBACK_ON)
+    max_attempts: Annotated[Whole, later(4, "fallback")] = 4
+    first_packet_timeout_ms: Annotated[Milliseconds, later(0, "a deadline for the first packet")] = 0
+    first_token_timeout_ms: Annotated[Milliseconds, later(0, "a deadline for the first token")] = 0
+    include_usage: Switch = True
+    on_disconnect: Annotated[str, one_of(("cancel",), planned=("drain",))] = "cancel"
+    max_request_bytes: Positive | None = None
+    max_inflight_requests: Positive | None = None
+    monitoring: Monitoring = Monitoring()
+
+
+class Document(Section):
+    """The whole file. `Document()` is a gateway with every default and nothing to serve."""
+
+    listen: values.Listen = "127.0.0.1:8080"
+    tls: ListenerTls = ListenerTls()
+    workers: values.Processes = "auto"
+    observers: values.Processes = "auto"
+    drain_delay_ms: Milliseconds = 0
+    drain_timeout_ms: Milliseconds = 180_000
+    admin: Admin = Admin()
+    allow_open: Switch = False
+    trusted_proxies: Annotated[list[str], later([], "reading the client's address from a proxy")] = []
+    cors: Cors = Cors()
+    state: values.State = "sqlite:./.sluiceway/state.db"
+    spool_dir: Annotated[str, later("./.sluiceway/spool", "holding request bodies on disk")] = "./.sluiceway/spool"
+    limits: Limits = Limits()
+    tracing: Tracing = Tracing()
+    prices: Annotated[str | None, later(None, "pricing")] = None
+    redact: Annotated[list[str], later([], "redaction")] = []
+    services: list[ServiceConfig] = []
+    consumers: list[ConsumerConfig] = []
+    model_apis: list[ModelApiConfig] = []

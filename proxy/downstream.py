@@ -1,0 +1,99 @@
+"""The answer to one request, written as bytes to the client's connection.
+
+aiohttp's own response adds `Server`, `Date` and `Content-Type`, re-encodes header bytes, and ends a chunked answer in
+good order when its handler returns, whatever happened. Here the head goes out as it is given, and what was broken off
+looks broken off.
+"""
+
+from typing import Any
+
+from aiohttp import web
+
+from proxy.edge import Edge
+
+
+class DownstreamResponse(web.StreamResponse):
+    """One answer, written as bytes: head as given, body framed as `begin` says.
+
+    aiohttp only sees that it is over: `prepare` and `write_eof` do nothing, `keep_alive` is ours.
+    """
+
+    def __init__(self, edge: Edge) -> None:  # not super().__init__: it builds a header map that nobody would read
+        self._edge = edge
+        self._status = 0
+        self._keep_alive = False
+        self._chunks = False
+        self._eof_framed = False
+        self.committed = False
+        """The head went out: nothing may be retried from here on."""
+        self.ended = False
+        """The last byte was written and the framing is whole."""
+
+    def begin(self, head: bytes, *, status: int, framing: str, keep_alive: bool) -> bytes:
+        """Take a head: all of it, empty line included; `framing` is length, chunked, eof or none.
+
+        Answers the head for the caller to `send`, alone or with the first piece of the body: that is the commit.
+        """
+        self._status = status
+        self._keep_alive = keep_alive and framing != "eof"
+        self._chunks = framing == "chunked"
+        self._eof_framed = framing == "eof"
+        return head
+
+    def send(self, head: bytes, data: bytes, *, last: bool) -> None:
+        """Write a head (or nothing) and a piece of the body in one go. ConnectionResetError where the client left."""
+        channel = self._edge.transport
+        if channel is None or channel.is_closing():
+            raise ConnectionResetError("the client left")
+        self._edge.written_bytes += len(head) + len(data)
+        self.committed = True
+        if self._chunks:
+            if data:
+                end = b"0\r\n\r\n" if last else b""
+                if len(data) < 16384:
+                    channel.write(b"%s%x\r\n%s\r\n%s" % (head, len(data), data, end))
+                else:  # not copied: above 16 KiB a second copy costs more than the pieces of a writelines
+                    channel.writelines((b"%s%x\r\n" % (head, len(data)), data, b"\r\n" + end))
+            elif head or last:
+                channel.write(head + b"0\r\n\r\n" if last else head)
+        elif head:
+            channel.write(head + data if len(data) < 65536 else head)
+            if len(data) >= 65536:
+                channel.write(data)
+        elif data:
+            channel.write(data)
+        if last:
+            self.ended = True
+
+    @property
+    def blocked(self) -> bool:
+        """More is written than the client takes: await `drain` before the next piece."""
+        return self._edge.writing_paused
+
+    async def drain(self) -> None:
+        """Wait for a slow reader. ConnectionResetError where it left."""
+        await self._edge._drain_helper()  # noqa: SLF001
+
+    def say_continue(self) -> None:
+        """Answer `Expect: 100-continue`: the body will be taken."""
+        if self._edge.transport is not None:
+            self._edge.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def cut(self) -> None:
+        """Break the answer off so that the client sees it is not whole: FIN without an end, RST where EOF is the end."""
+        self._keep_alive = False
+        if self._eof_framed:
+            self._edge.reset()
+        else:
+            self._edge.force_close()
+
+    def close_after(self) -> None:
+        """Close the connection when the answer is over (an unread body is drained first, for LINGERING_S)."""
+        self._keep_alive = False
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        """Done already."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Done already."""

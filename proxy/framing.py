@@ -1,0 +1,174 @@
+"""What the edge checks of a request's bytes before any parser may read them: strict heads, and where a body ends.
+
+aiohttp's parser (llhttp) forgives shapes that a stricter server behind us reads differently: two spaces before the
+target, `Transfer-Encoding: gzip, chunked`, a `Content_Length`. Two readings of one request is what request smuggling
+is made of, so such a head is refused before it is parsed. And the edge feeds the parser one message at a time, so it
+must know where a chunked body ends: `ChunkedBody` follows the chunk lines without touching the data between them.
+
+Pure: bytes in, facts out; no sockets, no clocks. Source: RFC 9112 (§2.2, §3, §5, §6, §7.1), RFC 9110 §5.
+"""
+
+import re
+from typing import Final
+
+HEAD_END: Final = b"\r\n\r\n"
+
+# method SP origin-form SP version; no fragment, no control or space in the target, nothing after the version.
+_REQUEST_LINE: Final = re.compile(rb"[A-Z][A-Z_-]{0,31} (?:/[^\x00-\x20#\x7f]*|\*) HTTP/1\.[01]\r\n")
+# Whole header section in one match: token ":" value CRLF, no obs-fold, no space before the colon, no bare CR or LF.
+_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
+# A path with a dot segment, literal or encoded, means one thing to us and may mean another behind us.
+_DOT_SEGMENT: Final = re.compile(rb"/(?:\.|%2e){1,2}(?:[/?\\]|%2f|%5c|$)", re.IGNORECASE)
+# Some servers read "_" as "-" in header names (CGI's habit): then these would be framing or routing headers.
+_UNDERSCORE_TWIN: Final = re.compile(rb"\r\n(?:content_length|transfer_encoding|proxy_authorization|x_api_key):")
+_TRANSFER_ENCODING: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
+
+MAX_CHUNK_LINE_BYTES: Final = 256
+"""Longest chunk-size line. A size has 16 hex digits at most; the rest is room for extensions, which nobody sends."""
+MAX_TRAILER_BYTES: Final = 8192
+"""Trailers are read and dropped, so a few lines are enough; beyond it somebody is holding the connection."""
+
+
+def head_fault(head: bytes) -> str | None:
+    """Why this complete request head (up to and with the empty line) is refused, or None where it is strict HTTP/1.x.
+
+    The answer is a phrase for the client that names the rule and never repeats the head.
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        return _request_line_fault(head)
+    if not _FIELDS.fullmatch(head, line.end()):
+        return "a header line is malformed (name, colon, value; no folding, no control characters, CRLF line ends)"
+    first_space = head.index(b" ")
+    target = head[first_space + 1 : line.end() - 11]
+    if target == b"*":
+        if head[:first_space] != b"OPTIONS":
+            return "the target * is for OPTIONS only"
+    elif (b"." in target or b"%2" in target) and _DOT_SEGMENT.search(target.partition(b"?")[0]):
+        return "the path has a dot segment"
+    # 36 bytes is more than the longest name sought; nearly all heads have neither, and lower() of a head costs 0.3 µs
+    lowered = head.lower()
+    if b"transfer-encoding:" in lowered:
+        return _transfer_encoding_fault(lowered, http_1_0=head[line.end() - 3 : line.end() - 2] == b"0")
+    if b"_" in lowered and _UNDERSCORE_TWIN.search(lowered):
+        return "a header name with an underscore would be read as a framing or credential header elsewhere"
+    return None
+
+
+def _request_line_fault(head: bytes) -> str:
+    words = head.partition(b"\r\n")[0].split(b" ")
+    if words[0] == b"CONNECT":
+        return "CONNECT is not served here"
+    if len(words) == 3 and not words[2].startswith(b"HTTP/1."):
+        return "the HTTP version is not 1.1 or 1.0"
+    return "the request line is malformed (METHOD /path HTTP/1.1, single spaces, no fragment, no scheme or host)"
+
+
+def _transfer_encoding_fault(lowered: bytes, *, http_1_0: bool) -> str | None:
+    codings = _TRANSFER_ENCODING.findall(lowered)
+    if http_1_0:
+        return "HTTP/1.0 has no Transfer-Encoding"
+    if len(codings) != 1 or codings[0].rstrip(b" \t") != b"chunked":
+        return "the only Transfer-Encoding served is a single chunked"
+    if b"\r\ncontent-length:" in lowered:
+        return "Transfer-Encoding and Content-Length exclude each other"
+    return _twin_fault(lowered)
+
+
+def _twin_fault(lowered: bytes) -> str | None:
+    return (
+        "a header name with an underscore would be read as a framing header elsewhere"
+        if _UNDERSCORE_TWIN.search(lowered)
+        else None
+    )
+
+
+def partial_head_fault(head: bytes | bytearray) -> str | None:
+    """Why an incomplete head can be refused already: a line that ends without CR, or bytes that start no request."""
+    newline = head.find(b"\n")
+    while newline != -1:
+        if newline == 0 or head[newline - 1] != 13:
+            return "a line ends with a bare LF"
+        newline = head.find(b"\n", newline + 1)
+    if head and not (65 <= head[0] <= 90):
+        return "this is not an HTTP/1.x request"
+    return None
+
+
+class FramingError(ValueError):
+    """A chunked body is malformed; the text says how."""
+
+
+class ChunkedBody:
+    """Follows one chunked body and says where it ends. Holds at most one unfinished line."""
+
+    __slots__ = ("_in_trailers", "_line", "_skip", "_trailer_bytes", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        """The last chunk and the trailers were seen."""
+        self._skip = 0  # data bytes and their CRLF still to pass; the CRLF is checked when 2 or fewer are left
+        self._line = b""
+        self._in_trailers = False
+        self._trailer_bytes = 0
+
+    def scan(self, data: bytes, start: int = 0) -> int:
+        """Follow `data` from `start`; the answer is the position behind what belongs to the body.
+
+        Raises FramingError on a malformed size line, a chunk that does not end with CRLF, or an overlong line.
+        """
+        position, end = start, len(data)
+        while position < end and not self.done:
+            if self._skip:
+                position = self._pass_data(data, position, end)
+                continue
+            newline = data.find(b"\n", position)
+            if newline == -1:
+                self._line += data[position:]
+                self._check_length(len(self._line))
+                return end
+            line = self._line + data[position : newline + 1]
+            self._line = b""
+            position = newline + 1
+            self._check_length(len(line))
+            self._take_line(line)
+        return position
+
+    def _pass_data(self, data: bytes, position: int, end: int) -> int:
+        """Step over chunk data; the last two bytes of `_skip` are the chunk's CRLF and must be that."""
+        body = self._skip - 2
+        if body > 0:
+            step = min(body, end - position)
+            self._skip -= step
+            position += step
+        while position < end and 0 < self._skip <= 2:
+            if data[position] != (13 if self._skip == 2 else 10):
+                raise FramingError("a chunk does not end with CRLF")
+            self._skip -= 1
+            position += 1
+        return position
+
+    def _check_length(self, line_bytes: int) -> None:
+        if not self._in_trailers and line_bytes > MAX_CHUNK_LINE_BYTES:
+            raise FramingError("a chunk-size line is too long")
+        if self._in_trailers and self._trailer_bytes + line_bytes > MAX_TRAILER_BYTES:
+            raise FramingError("the trailers are too long")
+
+    def _take_line(self, line: bytes) -> None:
+        if not line.endswith(b"\r\n"):
+            raise FramingError("a line of the chunked body ends with a bare LF")
+        if self._in_trailers:
+            self._trailer_bytes += len(line)
+            self.done = line == b"\r\n"
+            return
+        size = _CHUNK_LINE.fullmatch(line)
+        if size is None:
+            raise FramingError("a chunk size is not a hexadecimal number")
+        length = int(size[1], 16)
+        if length:
+            self._skip = length + 2
+        else:
+            self._in_trailers = True
+
+
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")

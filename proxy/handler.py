@@ -1,0 +1,192 @@
+"""Phase 1 and the way out: an aiohttp request becomes an Exchange, the pipeline runs it, an error becomes an answer.
+
+Also the probes of the data listener, `/-/healthz` and `/-/readyz`, which make no record.
+"""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from observability.board import Cell
+from observability.log import get_logger
+from observability.middleware import OBSERVATION
+from observability.observation import Observation
+from proxy.body import RequestBody
+from proxy.config.snapshot import Snapshot
+from proxy.downstream import DownstreamResponse
+from proxy.edge import REFUSAL, Edge
+from proxy.errors import KINDS, GatewayError, error_body, protocol_of_path
+from proxy.exchange import Exchange
+from proxy.headers import connection_line
+from proxy.pipeline import Pipeline
+
+_log = get_logger(__name__)
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Handler:
+    """What serves a request, inside the observation middleware. One for each worker."""
+
+    def __init__(self, snapshot: Snapshot, pipeline: Pipeline, row: memoryview) -> None:
+        self.snapshot = snapshot
+        """The configuration for new exchanges; replaced by assignment."""
+        self.ready = True
+        """False while draining: `/-/readyz` says so."""
+        self._pipeline = pipeline
+        self._row = row
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request. Raises only CancelledError and ConnectionError (the client left)."""
+        edge = request.protocol
+        assert isinstance(edge, Edge)
+        response = DownstreamResponse(edge)
+        target = request.raw_path
+        if target.startswith("/-/") and request.method != "UNKNOWN":
+            return self._probe(response, request, target)
+        observation = request[OBSERVATION]
+        snapshot = self.snapshot
+        observation.generation = snapshot.generation
+        exchange: Exchange | None = None
+        try:
+            if request.method == "UNKNOWN":  # aiohttp's stand-in for bytes that never became a request
+                raise request[REFUSAL]
+            exchange = self._accept(request, response, observation, snapshot)
+            self._admit()
+            await self._pipeline.run(exchange)
+        except GatewayError as error:
+            self._fail(error, request, response, observation, exchange)
+        except ConnectionError:
+            raise
+        except Exception:
+            _log.exception("request_failed", request_id=observation.request_id)
+            failure = GatewayError("internal", "the gateway failed; its log has the request id")
+            self._fail(failure, request, response, observation, exchange)
+        if edge.last_request or edge.unread:
+            response.close_after()
+        return response
+
+    def _accept(
+        self, request: web.BaseRequest, response: DownstreamResponse, observation: Observation, snapshot: Snapshot
+    ) -> Exchange:
+        message: Any = request._message  # noqa: SLF001 - aiohttp's public properties parse again on every access
+        target: str = message.path
+        observation.method = message.method
+        observation.path = _loggable(target.partition("?")[0])
+        version = message.version
+        observation.protocol_version = f"{version.major}.{version.minor}"
+        headers = message.headers
+        length = headers.get("Content-Length")
+        expect = headers.get("Expect")
+        if expect is not None and expect.lower() != "100-continue":
+            raise GatewayError("bad_request", "the only expectation served is 100-continue")
+        body = RequestBody(
+            request.content,
+            observation,
+            content_length=int(length) if length else None,
+            chunked=message.chunked,
+            say_continue=None if expect is None else response.say_continue,
+        )
+        edge = request.protocol
+        assert isinstance(edge, Edge)
+        return Exchange(
+            snapshot=snapshot,
+            observation=observation,
+            response=response,
+            body=body,
+            method=message.method,
+            target=target,
+            headers=headers,
+            raw_headers=message.raw_headers,
+            http_1_0=version.minor == 0,
+            keep_alive=not message.should_close and not edge.last_request,
+        )
+
+    def _admit(self) -> None:
+        limit = self.snapshot.limits.max_inflight_requests
+        if self._row[Cell.ACTIVE] > limit:
+            raise GatewayError("overloaded", f"the gateway has {limit} requests running, its limit")
+
+    def _fail(
+        self,
+        error: GatewayError,
+        request: web.BaseRequest,
+        response: DownstreamResponse,
+        observation: Observation,
+        exchange: Exchange | None,
+    ) -> None:
+        """Record the error, and answer it where the head has not gone out; else the answer is cut."""
+        if response.committed:
+            observation.fail(error.kind, error.outcome, error.origin)
+            if not response.ended:
+                response.cut()
+            return
+        facts = KINDS.get(error.kind, KINDS["upstream_protocol"])
+        kind = error.kind if error.kind in KINDS else "upstream_protocol"
+        observation.fail(kind, facts.outcome, facts.origin)
+        protocol = protocol_of_path(request.raw_path.partition("?")[0])
+        if exchange is not None and exchange.route is not None:
+            protocol = exchange.route.operation.protocol
+        self._answer(error, kind, facts.status, protocol, response, observation, exchange)
+
+    def _answer(
+        self,
+        error: GatewayError,
+        kind: str,
+        status: int,
+        protocol: str,
+        response: DownstreamResponse,
+        observation: Observation,
+        exchange: Exchange | None,
+    ) -> None:
+        body = error_body(kind, error.message, protocol, observation.request_id)
+        lines = [
+            f"HTTP/1.1 {status} {_REASONS.get(status, '')}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"x-sluiceway-error: {kind}",
+            f"x-sluiceway-request-id: {observation.request_id}",
+            f"x-sluiceway-generation: {observation.generation}",
+        ]
+        if observation.attempts:
+            lines.append(f"x-sluiceway-service: {observation.service}")
+            lines.append(f"x-sluiceway-attempts: {len(observation.attempts)}")
+        if error.retry_after_s is not None:
+            lines.append(f"Retry-After: {error.retry_after_s}")
+        if error.allow:
+            lines.append(f"Allow: {', '.join(error.allow)}")
+        keep_alive = exchange is not None and exchange.keep_alive and exchange.body.complete
+        http_1_0 = exchange is not None and exchange.http_1_0
+        head = "\r\n".join((*lines, "")).encode("latin-1") + connection_line(keep_alive=keep_alive, http_1_0=http_1_0)
+        bodiless = exchange is not None and exchange.method == "HEAD"
+        framing = "none" if bodiless else "length"
+        head = response.begin(head, status=status, framing=framing, keep_alive=keep_alive)
+        response.send(head, b"" if bodiless else body, last=True)
+        observation.committed(status)
+        if not bodiless:
+            observation.response_bytes = len(body)
+
+    def _probe(self, response: DownstreamResponse, request: web.BaseRequest, target: str) -> DownstreamResponse:
+        path = target.partition("?")[0]
+        status, text = 404, "not found"
+        if request.method not in ("GET", "HEAD"):
+            status, text = 405, "use GET"
+        elif path == "/-/healthz":
+            status, text = 200, "ok"
+        elif path == "/-/readyz":
+            status, text = (200, "ready") if self.ready else (503, "draining")
+        body = b"" if request.method == "HEAD" else f"{text}\n".encode("ascii")
+        edge = request.protocol
+        assert isinstance(edge, Edge)
+        keep_alive = bool(request.keep_alive) and not edge.last_request and not edge.unread
+        head = (
+            f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: text/plain\r\nContent-Length: {len(text) + 1}\r\n"
+        ).encode("ascii") + connection_line(keep_alive=keep_alive, http_1_0=request.version.minor == 0)
+        response.send(response.begin(head, status=status, framing="length", keep_alive=keep_alive), body, last=True)
+        return response
+
+
+def _loggable(path: str) -> str:
+    """A path as a record may carry it: bounded, and with surrogates (bytes that are no UTF-8) made visible."""
+    path = path[:2048]
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode("utf-8")

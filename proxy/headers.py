@@ -1,0 +1,175 @@
+"""Heads, as bytes: what of a head goes on to the other side, and what the gateway adds.
+
+Lines pass in their order and with the bytes they came with. Taken out: hop-by-hop fields and those that `Connection`
+names (RFC 9110 §7.6.1), credentials (written anew as the provider wants them), `x-sluiceway-*` of either side, and
+what an upstream must not see (`baggage`; trace headers where the service does not ask for them).
+"""
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+Lines = Iterable[tuple[bytes, bytes]]
+
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key", b"api-key"))
+_TRACE_NAMES: Final = frozenset((b"traceparent", b"tracestate"))
+_NEVER_UPSTREAM: Final = HOP_BY_HOP | CREDENTIALS | {b"host", b"content-length", b"expect", b"baggage"}
+_USUAL_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
+OWN_PREFIX: Final = b"x-sluiceway-"
+READABLE_CODINGS: Final = (b"gzip", b"deflate")
+"""What the scanners decode: `Accept-Encoding` is narrowed to these."""
+
+
+# What becomes of a header line: plain numbers, because a look at a member of an enumeration costs as much as the line.
+PASS: Final = 0
+DROP: Final = 1
+CODINGS: Final = 2
+"""Accept-Encoding: narrowed."""
+TRACE: Final = 3
+"""Passed where the service asks for it."""
+LENGTH: Final = 4
+"""Content-Length of a response: passed where the framing stays."""
+
+
+class _Fates(dict[bytes, int]):
+    """Fate by name, as it is written: learnt once for each spelling, so that a line costs one look-up.
+
+    Bounded: clients choose the spellings, so beyond MAX_SPELLINGS a fate is worked out each time.
+    """
+
+    MAX_SPELLINGS: Final = 1024
+
+    def __init__(self, special: dict[bytes, int]) -> None:
+        super().__init__()
+        self._special = special
+
+    def __missing__(self, name: bytes) -> int:
+        lowered = name.lower()
+        fate = DROP if lowered.startswith(OWN_PREFIX) else self._special.get(lowered, PASS)
+        if len(self) < self.MAX_SPELLINGS:
+            self[name] = fate
+        return fate
+
+
+_UPSTREAM: Final = _Fates(
+    dict.fromkeys(_NEVER_UPSTREAM, DROP) | dict.fromkeys(_TRACE_NAMES, TRACE) | {b"accept-encoding": CODINGS}
+)
+_DOWNSTREAM: Final = _Fates(dict.fromkeys(HOP_BY_HOP, DROP) | {b"content-length": LENGTH})
+
+
+class ResponseLines(Protocol):
+    """What of an upstream's head is written on."""
+
+    status: int
+    reason: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+def connection_named(lines: Lines) -> set[bytes]:
+    """The field names that `Connection` lines list, in lower case."""
+    named: set[bytes] = set()
+    for name, value in lines:
+        if len(name) == 10 and name.lower() == b"connection" and value not in _USUAL_CONNECTION:
+            named.update(token.strip().lower() for token in value.split(b","))
+    return named
+
+
+def request_head(
+    method: bytes,
+    target: bytes,
+    host: bytes,
+    client_lines: Lines,
+    added_lines: Lines,
+    *,
+    content_length: int | None,
+    chunked: bool,
+    pass_trace: bool,
+    pass_codings: bool,
+) -> bytes:
+    """The head for the upstream. `added_lines` (the service's own) replace client lines of the same name.
+
+    `content_length` None and not `chunked`: no body. `pass_codings` False leaves `Accept-Encoding` out, so that the
+    answer comes unencoded.
+    """
+    parts = [method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+    added = tuple(added_lines)
+    dropped = connection_named(client_lines)
+    dropped.update([name for name, _ in added])
+    fates = _UPSTREAM
+    for name, value in client_lines:
+        fate = fates[name]
+        if fate == DROP or (dropped and name.lower() in dropped):
+            continue
+        if fate == CODINGS:
+            narrowed = narrow_codings(value) if pass_codings else b""
+            if narrowed:
+                parts += (name, b": ", narrowed, b"\r\n")
+        elif fate == PASS or pass_trace:
+            parts += (name, b": ", value, b"\r\n")
+    for name, value in added:
+        parts += (name, b": ", value, b"\r\n")
+    if chunked:
+        parts.append(b"Transfer-Encoding: chunked\r\n\r\n")
+    elif content_length is not None:
+        parts.append(b"Content-Length: %d\r\n\r\n" % content_length)
+    else:
+        parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def narrow_codings(value: bytes) -> bytes:
+    """An `Accept-Encoding` value without the codings that the scanners cannot read; empty if none is left."""
+    kept = [
+        item.strip()
+        for item in value.split(b",")
+        if item.partition(b";")[0].strip().lower() in (*READABLE_CODINGS, b"identity")
+    ]
+    return b", ".join(kept)
+
+
+def response_head(
+    upstream: ResponseLines,
+    added: bytes,
+    *,
+    framing: str,
+    keep_alive: bool,
+    http_1_0: bool,
+) -> bytes:
+    """The head for the client: the upstream's lines as they came, `added` (whole lines), and our own framing.
+
+    `framing`: length keeps the upstream's Content-Length; chunked and eof drop it; none keeps it as information
+    (HEAD, 304).
+    """
+    parts = [b"HTTP/1.1 %d %s\r\n" % (upstream.status, upstream.reason)]
+    dropped = connection_named(upstream.headers)
+    keep_length = framing in ("length", "none")
+    fates = _DOWNSTREAM
+    for name, value in upstream.headers:
+        fate = fates[name]
+        if fate == PASS or (fate == LENGTH and keep_length):
+            if not dropped or name.lower() not in dropped:
+                parts += (name, b": ", value, b"\r\n")
+    parts.append(added)
+    if framing == "chunked":
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    parts.append(connection_line(keep_alive=keep_alive, http_1_0=http_1_0))
+    return b"".join(parts)
+
+
+def connection_line(*, keep_alive: bool, http_1_0: bool) -> bytes:
+    """The last line of a head and the empty line: what becomes of the client's connection."""
+    if not keep_alive:
+        return b"Connection: close\r\n\r\n"
+    return b"Connection: keep-alive\r\n\r\n" if http_1_0 else b"\r\n"

@@ -1,0 +1,28 @@
+"""One API call of a protocol, as data. Each protocol has a table of these (`proxy.protocols.openai`, …)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One API call of a protocol: how it is found, how it is recorded and what may be done with it."""
+
+    name: str
+    """`sluiceway.operation`, unique within its protocol: `chat.completions`, `text-generation`, …"""
+    protocol: str
+    """openai | anthropic | dashscope | vllm | comfyui"""
+    path: str
+    """As clients of the protocol write it, from the slash, without a trailing one: `/v1/chat/completions`."""
+    methods: tuple[str, ...] = ("POST",)
+    gen_ai_operation: str = "chat"
+    """`gen_ai.operation.name`."""
+    output_type: str | None = None
+    """`gen_ai.output.type`: text, json, image or speech; None where the request decides."""
+    replayable: bool = True
+    """May be sent again after the upstream saw it (architecture.md §5)."""
+    creates_job: bool = False
+    """Creates a task upstream: sent on a fresh connection, repeated only where it was refused outright."""
+    asks_usage: bool = False
+    """Streams of it give usage only if asked with `stream_options.include_usage`."""
+    below: bool = False
+    """Everything below the path belongs to it too (`/v1/models/{model}`)."""

@@ -1,0 +1,36 @@
+"""A kind of service, as data: which protocols it speaks, below which path each, and how it wants its key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A kind of service. Each module beside this one has one."""
+
+    name: str
+    """As in the configuration and in `gen_ai.provider.name`."""
+    base_url: str | None
+    """Scheme and host where the provider has one address for all; None: every service gives its own."""
+    protocols: Mapping[str, str]
+    """Protocol → what stands before the protocol's own paths: openai → `/compatible-mode`. No trailing slash."""
+    key_header: Mapping[str, bytes]
+    """Protocol → the header that carries the key: `authorization` (as a bearer token) or one for the bare key."""
+    needs_key: bool
+    """Whether a service without api_keys can only be a mistake."""
+    propagate_trace: bool
+    """Whether trace headers go upstream unless the service says otherwise: only where it is usually ours."""
+    url_suffixes: tuple[str, ...] = ()
+    """What SDKs write at the end of a base URL and the protocols' own paths bring along: understood and removed."""
+
+    def auth_headers(self, credential: str | None, protocol: str) -> tuple[tuple[bytes, bytes], ...]:
+        """The header lines that authenticate with `credential` in `protocol`; none where there is no credential.
+
+        Of use for a service's own key and for a caller's (auth: passthrough). KeyError for a protocol that the
+        provider does not speak.
+        """
+        name = self.key_header[protocol]
+        if not credential:
+            return ()
+        value = credential.encode("latin-1")
+        return ((name, b"Bearer " + value if name == b"authorization" else value),)

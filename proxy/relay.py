@@ -1,0 +1,140 @@
+"""Phase 7: the response to the client. The head is the commit; then read, write, observe, piece by piece.
+
+Observing is one plain call after each write. A response that came whole in one segment is one write.
+"""
+
+from typing import Any, Protocol
+
+from observability.observation import Observation, now_ns
+from observability.scanners import response_scanner
+from proxy.errors import UpstreamError
+from proxy.exchange import Exchange
+from proxy.headers import response_head
+from proxy.rewrite import UsageChunkFilter
+from proxy.upstream.connection import Connection
+from proxy.upstream.response import ResponseHead
+
+EVENT_STREAM = "text/event-stream"
+
+
+class Downstream(Protocol):
+    """The client's side of an answer (`proxy.downstream`)."""
+
+    committed: bool
+    ended: bool
+
+    def begin(self, head: bytes, *, status: int, framing: str, keep_alive: bool) -> bytes:
+        """Commit to a head."""
+
+    def send(self, head: bytes, data: bytes, *, last: bool) -> None:
+        """Write."""
+
+    @property
+    def blocked(self) -> bool:
+        """The client does not keep up."""
+
+    async def drain(self) -> None:
+        """Wait for it."""
+
+    def cut(self) -> None:
+        """Break off."""
+
+
+async def relay(exchange: Exchange, connection: Connection, head: ResponseHead, added: bytes) -> None:
+    """Send the response that `connection` has begun. `added`: whole header lines of the gateway's.
+
+    Raises UpstreamError where the upstream broke off (the client's connection is cut already), ConnectionError where
+    the client left.
+    """
+    observation = exchange.observation
+    response = exchange.response
+    kind = _open_scanner(exchange, head)
+    withheld = UsageChunkFilter() if exchange.usage_asked and kind == EVENT_STREAM else None
+    framing = _framing(exchange, head, changed=withheld is not None)
+    pending = response.begin(
+        response_head(
+            head,
+            added,
+            framing=framing,
+            keep_alive=exchange.keep_alive and framing != "eof",
+            http_1_0=exchange.http_1_0,
+        ),
+        status=head.status,
+        framing=framing,
+        keep_alive=exchange.keep_alive,
+    )
+    try:
+        while True:
+            data = connection.read_nowait()
+            if data is None:
+                if pending:  # the head does not wait for the body
+                    response.send(pending, b"", last=False)
+                    pending = b""
+                    observation.committed(head.status)
+                began_ns = now_ns()
+                try:
+                    data = await connection.read()
+                finally:
+                    observation.upstream_ns += now_ns() - began_ns
+            last = not data or (connection.body_complete and not connection.held_bytes)
+            out = data if withheld is None else _filtered(withheld, data, last=last)
+            if out or pending or last:
+                response.send(pending, out, last=last)
+                if pending:
+                    observation.committed(head.status)
+                    pending = b""
+            if data:
+                observation.tap(data)
+            if last:
+                break
+            if response.blocked:
+                await _drain(response, observation)
+    except UpstreamError as error:
+        if not response.committed:  # not a byte has gone out: the client gets an answer, not a cut connection
+            raise UpstreamError("upstream_protocol", error.message) from error
+        response.cut()
+        raise
+    if observation.scanner is not None:
+        observation.scanner.end()
+    if response.blocked:
+        await _drain(response, observation)
+
+
+def _filtered(withheld: UsageChunkFilter, data: bytes, *, last: bool) -> bytes:
+    out = withheld.feed(data)
+    return out + withheld.end() if last else out
+
+
+async def _drain(response: Downstream, observation: Observation) -> None:
+    began_ns = now_ns()
+    try:
+        await response.drain()
+    finally:
+        observation.client_blocked_ns += now_ns() - began_ns
+
+
+def _open_scanner(exchange: Exchange, head: ResponseHead) -> str:
+    """Attach the scanner that the response's type asks for; answers the media type."""
+    content_type = content_encoding = ""
+    for name, value in head.headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            content_type = value.decode("latin-1")
+        elif len(name) == 16 and name.lower() == b"content-encoding":
+            content_encoding = value.decode("latin-1")
+    kind = content_type.partition(";")[0].strip().lower()
+    route = exchange.route
+    assert route is not None
+    observation = exchange.observation
+    observation.stream = kind == EVENT_STREAM
+    operation: Any = route.operation
+    observation.scanner = response_scanner(
+        operation.protocol, operation.name, content_type, head.status, content_encoding
+    )
+    return kind
+
+
+def _framing(exchange: Exchange, head: ResponseHead, *, changed: bool) -> str:
+    """How the client's side is framed: as the upstream's, unless that would not do."""
+    if head.framing == "none" or (head.framing == "length" and not changed):
+        return head.framing
+    return "eof" if exchange.http_1_0 else "chunked"

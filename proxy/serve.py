@@ -1,0 +1,120 @@
+"""`sluiceway serve`: from a configuration file to a running host.
+
+Everything that can be wrong is found out here, before the first process starts, and said in one line on stderr with
+what to do about it: the file, the addresses, the folder of `state`, the folder for sockets. Then the host is described
+as a `Plan` and handed to the supervisor.
+
+The children read the kept copy of the file and not the original, so that a process restarted later begins with the
+configuration that is in force, whatever an editor has done to the original since.
+"""
+
+import asyncio
+import math
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from observability.board import Board
+from observability.log import get_logger, set_up
+from proxy.children import ChildSpec, python_module
+from proxy.config.complaints import ConfigError
+from proxy.config.file import load, parse
+from proxy.config.model import Document
+from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, runtime_directory
+from proxy.sockets import AddressError, Listeners, listen_alone
+from proxy.state import Adopted, StateError, StateFolder
+from proxy.supervisor import Plan, Supervisor
+
+BAD_CONFIGURATION = 2
+"""Exit code: the file, or an option that overrides it."""
+BAD_MACHINE = 3
+"""Exit code: an address, the state folder, the temporary folder."""
+
+
+def serve(path: Path, *, workers: int | None = None, listen: str | None = None) -> int:
+    """Run the gateway until a signal ends it. `workers` and `listen` go before the file. Returns the exit code."""
+    try:
+        text, document = _read(path, {"workers": workers, "listen": listen})
+    except ConfigError as error:
+        return _refuse(BAD_CONFIGURATION, *map(str, error.complaints))
+    with ExitStack() as stack:
+        try:
+            listeners = Listeners(document.listen, _count(document.workers, cores()))
+            stack.callback(listeners.close)
+            admin = stack.enter_context(listen_alone(document.admin.listen))
+            state = stack.enter_context(StateFolder(Path(document.state.removeprefix("sqlite:")).parent))
+            adopted = state.adopt(text)
+            runtime = stack.enter_context(runtime_directory())
+        except (AddressError, StateError, RuntimeDirectoryError) as error:
+            return _refuse(BAD_MACHINE, f"sluiceway: {error}")
+        set_up("supervisor", runtime=runtime)
+        plan = plan_of(document, adopted, runtime, listeners, admin.fileno())
+        return asyncio.run(Supervisor(plan, get_logger(__name__)).run())
+
+
+def _read(path: Path, options: Mapping[str, object]) -> tuple[str, Document]:
+    """The text as written, and what it says with the given options in place of its own. Raises ConfigError.
+
+    The text must be good by itself too: restarted processes read it without the options, which are the supervisor's.
+    """
+    document = load(path, os.environ)
+    text = path.read_text(encoding="utf-8")
+    overrides = {key: value for key, value in options.items() if value is not None}
+    return text, parse(text, os.environ, path, overrides) if overrides else document
+
+
+def plan_of(document: Document, adopted: Adopted, runtime: Path, listeners: Listeners, admin_fd: int) -> Plan:
+    """Describe the processes of a host. One worker for each listener; makes the board."""
+    slots = len(listeners.fds)
+    observers = _count(document.observers, math.ceil(slots / 2))
+    environ = {"PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS)}
+    common = ("--runtime", str(runtime))
+    configured = (*common, "--config", str(adopted.path), "--generation", str(adopted.generation))
+    counted = ("--observers", str(observers), *configured)
+
+    def worker(slot: int, fd: int) -> ChildSpec:
+        argv = python_module("proxy.worker", "--slot", str(slot), "--fd", str(fd), *counted)
+        return ChildSpec(f"worker-{slot}", argv, fds=(fd,), environ=environ)
+
+    def observer(index: int) -> ChildSpec:
+        argv = python_module("observability.observer", "--index", str(index), *common)
+        return ChildSpec(f"observer-{index}", argv, environ=environ)
+
+    control = python_module("proxy.control", "--fd", str(admin_fd), *configured)
+    return Plan(
+        runtime=runtime,
+        generation=adopted.generation,
+        board=Board.create(runtime / BOARD, slots),
+        listeners=listeners,
+        workers=[worker(slot, fd) for slot, fd in enumerate(listeners.fds)],
+        observers=[observer(index) for index in range(observers)],
+        control=[ChildSpec("control", control, fds=(admin_fd,), environ=environ)],
+        drain_delay_s=document.drain_delay_ms / 1000,
+        drain_timeout_s=document.drain_timeout_ms / 1000,
+    )
+
+
+def cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many cores this process may use: its affinity, or the quota of its container where that is smaller.
+
+    A worker for each core of a 64-core machine would throttle one another in a container that was given two.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cgroup.read_text(encoding="ascii").split()
+        return max(1, min(usable, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        return usable
+
+
+def _refuse(code: int, *lines: str) -> int:
+    for line in lines:
+        sys.stderr.write(f"{line}\n")
+    return code
+
+
+def _count(wish: int | Literal["auto"], automatic: int) -> int:
+    return automatic if wish == "auto" else wish

@@ -1,0 +1,258 @@
+"""The supervisor: owns the listening sockets; starts, watches, restarts and drains the other processes.
+
+It does nothing else, so that nothing else can hurt it: no traffic, no configuration after the start, no library that
+could block. What it runs is data (`Plan`), which `proxy.serve` composes from the configuration.
+
+Start: observers, control, workers, without waiting in between (a worker queues records until its observer listens).
+The host is ready when each worker has written the generation into its row of the board.
+
+Death: whatever dies is started again with the same arguments after a back-off, with a line that says so; a worker's
+unfinished requests are counted as lost first. While a worker's back-off is long its socket is parked, so that its
+share of the connections goes to the others. A worker that says at the first start that it cannot work (exit code 2 or
+3) ends the whole start: to try again would only hide its reason.
+
+Drain (SIGTERM or SIGINT):
+1. the file `draining` appears in the runtime directory: control's /readyz says 503 from now on, also if restarted;
+2. workers get SIGTERM, and the supervisor closes its copies of their sockets: a worker stops listening by closing its
+   own, after drain_delay_ms, and no connection may be left in a backlog that only we hold and nobody accepts from;
+3. when the last worker is gone, observers get SIGTERM and write what they hold; then control.
+Who does not end in time is killed. A second SIGTERM or SIGINT kills everybody at once.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from prometheus_client.multiprocess import mark_process_dead
+
+from observability.board import Board, Cell
+from proxy import runtime
+from proxy.children import Child, ChildSpec, Ending
+from proxy.sockets import AddressError, Listeners
+
+Log = structlog.typing.FilteringBoundLogger
+
+DRAINED = 0
+"""Exit code: everything ended by itself."""
+KILLED = 1
+"""Exit code: stopped at once, or something had to be killed. Its requests or records are lost."""
+REFUSALS = frozenset({2, 3})
+"""Exit codes with which a child says that it cannot work as configured: 2 the configuration, 3 the machine."""
+
+OBSERVER_GRACE_S = 10.0
+"""An observer flushes its exporters: two OTLP requests at the SDK's default timeout would be 10 s each, in parallel."""
+CONTROL_GRACE_S = 3.0
+"""A scrape that is running may end."""
+KILL_GRACE_S = 5.0
+"""SIGKILL takes effect at once, except in an uninterruptible system call: then we leave without it."""
+
+READY_POLL_S = 0.02
+"""Only until the host is ready, ~0.5 s: a look at N numbers in shared memory, which cannot wake us."""
+READY_REMINDER_S = 10.0
+"""A host that is still not ready says so this often."""
+LOUD_FAILURES = 5
+"""Deaths in a row after which it is called a crash loop, an error: 1.5 s after the first."""
+PARK_DELAY_S = 1.0
+"""A worker that will be back within this keeps its backlog; a client's connect survives one lost SYN (1 s) as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run."""
+
+    runtime: Path
+    """The runtime directory, made."""
+    generation: int
+    board: Board
+    listeners: Listeners
+    workers: Sequence[ChildSpec]
+    """By slot."""
+    observers: Sequence[ChildSpec]
+    control: Sequence[ChildSpec]
+    """One, or none in a test."""
+    drain_delay_s: float
+    drain_timeout_s: float
+    worker_grace_s: float = 10.0
+    """After both: a worker has cut what still ran, and waits up to 5 s for an observer to take its last records."""
+
+
+class Supervisor:
+    """Runs a plan until it is told to stop."""
+
+    def __init__(self, plan: Plan, log: Log) -> None:
+        self._plan = plan
+        self._log = log
+        self._workers = [Child(spec) for spec in plan.workers]
+        self._observers = [Child(spec) for spec in plan.observers]
+        self._control = [Child(spec) for spec in plan.control]
+        self._children = [*self._observers, *self._control, *self._workers]
+        self._restarts: dict[str, asyncio.TimerHandle] = {}
+        self._stop = asyncio.Event()
+        self._exit_code = DRAINED
+        self._ready = False
+
+    async def run(self) -> int:
+        """Start everything, wait for a signal, drain. Returns the exit code: DRAINED, KILLED or one of REFUSALS."""
+        with self._signals():
+            for child in self._children:
+                self._start(child)
+            watch = asyncio.create_task(self._watch_readiness())
+            try:
+                await self._stop.wait()
+            finally:
+                watch.cancel()
+                for restart in self._restarts.values():
+                    restart.cancel()
+            await self._drain()
+        return self._exit_code
+
+    # Signals
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        handlers = {
+            signal.SIGTERM: self._on_stop,
+            signal.SIGINT: self._on_stop,
+            signal.SIGHUP: self._on_unbuilt,
+            signal.SIGUSR2: self._on_unbuilt,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler, number)
+        loop.add_signal_handler(signal.SIGCHLD, self._on_child)
+        try:
+            yield
+        finally:
+            for number in (*handlers, signal.SIGCHLD):
+                loop.remove_signal_handler(number)
+
+    def _on_stop(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            self._log.info("draining", signal=number.name, timeout_s=self._plan.drain_timeout_s)
+            self._stop.set()
+            return
+        self._log.warning("stopping_at_once", signal=number.name, active_requests=self._plan.board.total(Cell.ACTIVE))
+        self._kill(self._children)
+
+    def _on_unbuilt(self, number: signal.Signals) -> None:
+        does = {
+            signal.SIGHUP: "reading the configuration file again",
+            signal.SIGUSR2: "replacing the workers one by one",
+        }[number]
+        self._log.warning("not_built_yet", signal=number.name, hint=f"{does} is not built yet: restart the gateway")
+
+    def _on_child(self) -> None:
+        for child in self._children:
+            if ending := child.reap():
+                self._on_death(child, ending)
+
+    # Life and death of children
+
+    def _start(self, child: Child) -> None:
+        try:
+            if child in self._workers:
+                self._plan.listeners.unpark(self._workers.index(child))
+            child.start()
+            self._log.info("started", child=child.spec.name, child_pid=child.pid)
+        except (OSError, AddressError) as error:
+            child.failures += 1
+            self._restart_later(child, f"cannot be started: {error}")
+
+    def _on_death(self, child: Child, ending: Ending) -> None:
+        lost = self._settle(child, ending)
+        if self._stop.is_set():
+            say = self._log.info if ending.code in {0, -signal.SIGTERM} else self._log.warning
+            say("ended", child=child.spec.name, child_pid=ending.pid, how=ending.how, **lost)
+        elif not self._ready and ending.code in REFUSALS:
+            name = child.spec.name
+            hint = f"{name} cannot work as configured; it says why in its own line on stderr. Mend that, start again."
+            self._log.error("refused_to_start", child=name, child_pid=ending.pid, how=ending.how, hint=hint)
+            self._exit_code = ending.code
+            self._stop.set()
+        else:
+            self._restart_later(child, "died", child_pid=ending.pid, how=ending.how, **lost)
+
+    def _settle(self, child: Child, ending: Ending) -> dict[str, int]:
+        """Bring the shared counts in order after a process that cannot do it any more."""
+        metrics = self._plan.runtime / runtime.METRICS
+        if metrics.is_dir():
+            mark_process_dead(ending.pid, str(metrics))  # type: ignore[no-untyped-call]
+        if child not in self._workers:
+            return {}
+        return {"lost_requests": self._plan.board.settle_lost(self._workers.index(child))}
+
+    def _restart_later(self, child: Child, what: str, **facts: object) -> None:
+        delay_s = child.spec.backoff.delay_s(child.failures)
+        if child in self._workers and delay_s >= PARK_DELAY_S:
+            self._plan.listeners.park(self._workers.index(child))
+        if child.failures < LOUD_FAILURES:
+            say, event, hint = self._log.warning, "restarting", {}
+        else:
+            say, event = self._log.error, "crash_loop"
+            hint = {"hint": f"{child.spec.name} died {child.failures} times in a row; its own lines say why"}
+        say(event, child=child.spec.name, what=what, **facts, restart_in_s=delay_s, failures=child.failures, **hint)
+        loop = asyncio.get_running_loop()
+        self._restarts[child.spec.name] = loop.call_later(delay_s, self._start, child)
+
+    async def _watch_readiness(self) -> None:
+        plan = self._plan
+        loop = asyncio.get_running_loop()
+        remind_at = loop.time() + READY_REMINDER_S
+        while waiting := [
+            slot for slot, row in enumerate(plan.board.rows()) if row[Cell.GENERATION] != plan.generation
+        ]:
+            if loop.time() >= remind_at:
+                self._log.warning("not_ready_yet", waiting_for=[self._workers[slot].spec.name for slot in waiting])
+                remind_at += READY_REMINDER_S
+            await asyncio.sleep(READY_POLL_S)
+        self._ready = True
+        self._log.info("ready", listen=plan.listeners.address, workers=len(self._workers), generation=plan.generation)
+
+    # Drain
+
+    async def _drain(self) -> None:
+        plan = self._plan
+        (plan.runtime / runtime.DRAINING).touch()
+        plan.listeners.close()
+        if self._exit_code != DRAINED:  # a refused start: nothing to finish
+            self._kill(self._children)
+        await self._end(self._workers, plan.drain_delay_s + plan.drain_timeout_s + plan.worker_grace_s)
+        await self._end(self._observers, OBSERVER_GRACE_S)
+        await self._end(self._control, CONTROL_GRACE_S)
+        self._log.info("stopped", exit_code=self._exit_code, dropped_records=_dropped(plan.board))
+
+    async def _end(self, children: Sequence[Child], grace_s: float) -> None:
+        """Ask them to end, wait, and kill who does not."""
+        for child in children:
+            child.signal(signal.SIGTERM)
+        if await _ended(children, grace_s):
+            return
+        for child in children:
+            if child.pid is not None:
+                self._log.error("killed", child=child.spec.name, child_pid=child.pid, after_s=grace_s)
+        self._kill(children)
+        await _ended(children, KILL_GRACE_S)
+
+    def _kill(self, children: Sequence[Child]) -> None:
+        for child in children:
+            child.signal(signal.SIGKILL)
+        self._exit_code = self._exit_code or KILLED
+
+
+async def _ended(children: Sequence[Child], timeout_s: float) -> bool:
+    """Wait until none of them has a process; False if one still has after `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            for child in children:
+                await child.ended.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _dropped(board: Board) -> int:
+    return sum(board.total(cell) for cell in Cell if cell.name.startswith("DROPPED_"))

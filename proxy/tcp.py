@@ -1,0 +1,42 @@
+"""What only the TCP connection itself tells, and no event of the event loop does. Linux."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Final
+
+# States of Linux's tcp_states.h in which the peer has sent FIN or reset: CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING.
+_PEER_GONE: Final = frozenset((7, 8, 9, 11))
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+
+
+def peer_gone(channel: asyncio.Transport) -> bool:
+    """The other side has left, though we do not read and so see no end."""
+    connection = channel.get_extra_info("socket")
+    if connection is None:
+        return False
+    with contextlib.suppress(OSError):
+        state: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return state[0] in _PEER_GONE
+    return True
+
+
+def has_unread(channel: asyncio.Transport) -> bool:
+    """Something waits in the kernel: closing now would answer it with a reset."""
+    connection = channel.get_extra_info("socket")
+    if connection is None:
+        return False
+    try:
+        # uvloop hands out a pseudo-socket without recv; its descriptor is asked through a duplicate
+        with socket.socket(fileno=socket.dup(connection.fileno())) as peek:
+            return bool(peek.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+
+
+def reset_on_close(channel: asyncio.Transport) -> None:
+    """Closing will send RST instead of FIN (SO_LINGER of 0 s)."""
+    connection = channel.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

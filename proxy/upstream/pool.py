@@ -1,0 +1,216 @@
+"""The connections to one address: idle ones are used again, last in first out, so that the rest can age and go.
+
+Only the event loop's thread touches a pool, and nothing awaits between a look at its state and a change of it. The
+mutable state is `_members` and `_connecting` (together: the places taken), `_idle` (members that serve nobody) and
+`_waiters` (callers at the limit). A place changes hands directly, so that no newcomer overtakes who waits.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from proxy.errors import UpstreamError
+from proxy.upstream.address import Address
+from proxy.upstream.connection import Connection
+
+IDLE_S: Final = 60.0
+"""An idle connection is closed after this: before the 60 s of cloud load balancers and nginx's 75 s close it under a
+request. Servers that close earlier (uvicorn: 5 s) are heard, because an idle connection is read."""
+AGE_S: Final = 600.0
+"""A connection serves no new request after this, so that a changed DNS answer is followed within ten minutes."""
+
+
+class Pool:
+    """Connections to `address`. Made and used on the thread of the running event loop.
+
+    `connect_timeout_ms` bounds the wait for a place and the wait for a connection, each; 0 = no limit.
+    `max_connections` counts idle ones and those being made too, 0 = no limit. `clock` gives seconds, monotonic.
+    Raises OSError where the address's authorities cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connect_timeout_ms: int = 5000,
+        max_connections: int = 0,
+        idle_s: float = IDLE_S,
+        age_s: float = AGE_S,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.address = address
+        self._connect_timeout_ms = connect_timeout_ms
+        self._max_connections = max_connections
+        self._idle_s = idle_s
+        self._age_s = age_s
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time if clock is None else clock
+        self._members: set[Connection] = set()
+        self._connecting = 0
+        self._idle: OrderedDict[Connection, None] = OrderedDict()
+        # Value: must the connection be fresh? A waiter is given a connection, or None: a place to open one in.
+        # Bounded by the worker's max_inflight_requests (each waiter is a request) and, in time, by the connect timeout.
+        self._waiters: OrderedDict[asyncio.Future[Connection | None], bool] = OrderedDict()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        _ = address.tls  # loads the authorities now instead of under the first request
+
+    def __repr__(self) -> str:
+        where = f"{self.address.host}:{self.address.port}"
+        return f"<Pool {where} {self.open_connections} open, {len(self._idle)} idle, {len(self._waiters)} waiting>"
+
+    @property
+    def open_connections(self) -> int:
+        """Those that exist or are being made, idle ones included."""
+        return len(self._members) + self._connecting
+
+    @property
+    def idle_connections(self) -> int:
+        """Those that serve nobody now and can serve the next."""
+        return len(self._idle)
+
+    async def acquire(self, fresh: bool = False) -> Connection:
+        """A connection for one exchange; each one must come back through `release()`.
+
+        `fresh`: never one that served a request before. Raises UpstreamError(`connect_failed`). A caller that is
+        cancelled leaves nothing open and takes nobody's place. A closed pool still serves, for requests that began
+        before its end.
+        """
+        while True:
+            if not fresh:
+                connection = self._take_idle()
+                if connection is not None:
+                    return connection
+            if not self._take_place(fresh):
+                granted = await self._wait(fresh)
+                if granted is not None:
+                    if granted.closed:  # lost after it was handed over; its place was handed on then
+                        continue
+                    return granted
+            return await self._connect()
+
+    def release(self, connection: Connection) -> None:
+        """The exchange is over, well or not: the connection is kept if it can serve another one, else closed."""
+        if not connection.finish() or self._closed or self._clock() - connection.created_at >= self._age_s:
+            connection.abort()
+        else:
+            self._offer(connection)
+
+    def sweep(self) -> None:
+        """Close what was idle for too long. A timer of the pool does so as long as there are idle connections."""
+        limit = self._clock() - self._idle_s
+        expired = []
+        for connection in self._idle:  # the longest idle first
+            if connection.idle_since > limit:
+                break
+            expired.append(connection)
+        for connection in expired:
+            connection.abort()
+
+    def close(self) -> None:
+        """Close all idle connections now, and the others when they are released."""
+        self._closed = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        for connection in list(self._idle):
+            connection.abort()
+
+    # ------------------------------------------------------------------------------------------------- idle connections
+
+    def _take_idle(self) -> Connection | None:
+        now = self._clock()
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if now - connection.idle_since < self._idle_s and now - connection.created_at < self._age_s:
+                return connection
+            connection.abort()
+        return None
+
+    def _offer(self, connection: Connection) -> None:
+        """Give an unoccupied connection to who waits, else keep it."""
+        if self._waiters:
+            if next(iter(self._waiters.values())):
+                connection.abort()  # a fresh one is wanted: it can have the place
+            else:
+                waiter, _ = self._waiters.popitem(last=False)
+                waiter.set_result(connection)
+            return
+        connection.idle_since = self._clock()
+        self._idle[connection] = None
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(self._idle_s, self._on_sweep_timer)
+
+    def _on_sweep_timer(self) -> None:
+        self._sweep_timer = None
+        self.sweep()
+        if self._idle:
+            oldest = next(iter(self._idle))
+            left = max(oldest.idle_since + self._idle_s - self._clock(), 0.0)
+            self._sweep_timer = self._loop.call_later(left, self._on_sweep_timer)
+
+    # ------------------------------------------------------------------------------------------------- places
+
+    def _take_place(self, fresh: bool) -> bool:
+        if self._max_connections and self.open_connections >= self._max_connections:
+            if not (fresh and self._idle):
+                return False
+            next(iter(self._idle)).abort()  # an idle one that this caller must not use makes room
+        self._connecting += 1
+        return True
+
+    def _give_place(self) -> None:
+        """A place is free: to the first who waits, if any."""
+        if self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            self._connecting += 1
+            waiter.set_result(None)
+
+    async def _wait(self, fresh: bool) -> Connection | None:
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        self._waiters[waiter] = fresh
+        timeout_s = self._connect_timeout_ms / 1000 if self._connect_timeout_ms else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiter
+        except BaseException as error:
+            self._waiters.pop(waiter, None)
+            if waiter.done() and not waiter.cancelled():  # cancelled in the moment between the grant and the wake-up
+                self._hand_on(waiter.result())
+            if isinstance(error, TimeoutError):
+                busy = f"all {self._max_connections} connections to the upstream are busy"
+                raise UpstreamError("connect_failed", busy) from None
+            raise
+
+    def _hand_on(self, granted: Connection | None) -> None:
+        if granted is None:
+            self._connecting -= 1
+            self._give_place()
+        elif not granted.closed:
+            self._offer(granted)
+
+    async def _connect(self) -> Connection:
+        """Turn a place into a member, or give it back."""
+        connection: Connection | None = None
+        try:
+            connection = await self.address.connect(self._new_connection, self._connect_timeout_ms)
+            if connection.closed:
+                raise UpstreamError("connect_failed", "cannot connect to the upstream: closed at once")
+        finally:
+            self._connecting -= 1
+            if connection is None or connection.closed:
+                self._give_place()
+            else:
+                self._members.add(connection)
+        connection.created_at = self._clock()
+        return connection
+
+    def _new_connection(self) -> Connection:
+        return Connection(self._loop, self._on_closed)
+
+    def _on_closed(self, connection: Connection) -> None:
+        if connection in self._members:  # else it ended while it was being made
+            self._members.discard(connection)
+            self._idle.pop(connection, None)
+            self._give_place()

@@ -1,0 +1,145 @@
+"""Composition root of a worker, the data plane: `python -m proxy.worker --slot I --fd N --runtime DIR --config FILE …`.
+
+Serves one inherited listening socket with `EdgeServer`, hands its records to an observer, and keeps its row of the
+board. It needs nothing but its configuration file and that socket: observers and control may be slow, hung or dead.
+
+SIGTERM drains: `/-/readyz` fails, after `drain_delay_ms` the socket is closed, running requests finish up to
+`drain_timeout_ms`, then the records are flushed and the process ends.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from observability.board import Board, Cell
+from observability.counters import RequestCounter
+from observability.emitter import Emitter
+from observability.log import get_logger, set_up
+from observability.middleware import ObservationMiddleware
+from observability.sampling import sampler
+from proxy.config import file as config_file
+from proxy.config.model import Document
+from proxy.config.snapshot import compile_snapshot
+from proxy.handler import Handler
+from proxy.pipeline import Pipeline
+from proxy.server import EdgeServer
+
+_log = get_logger(__name__)
+
+FLUSH_S = 5.0
+"""How long a stopping worker waits for an observer to take its last records."""
+BUSY_CHECK_S = 0.02
+"""How often a drain looks whether the last request is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What the supervisor tells a worker."""
+
+    slot: int
+    fd: int
+    """The inherited listening socket."""
+    runtime: Path
+    config: Path
+    generation: int
+    observers: int
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, arguments: Arguments, document: Document) -> None:
+        self._arguments = arguments
+        self._document = document
+        self._row = Board.open(arguments.runtime / "board").row(arguments.slot)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        arguments = self._arguments
+        loop = asyncio.get_running_loop()
+        snapshot = compile_snapshot(self._document, arguments.generation)
+        observer = arguments.slot % max(1, arguments.observers)
+        emitter = Emitter(arguments.runtime / f"observer-{observer}.sock", self._row, loop)
+        pipeline = Pipeline()
+        handler = Handler(snapshot, pipeline, self._row)
+        middleware = ObservationMiddleware(emitter, RequestCounter(), self._row, sampler(os.environ))
+        server = EdgeServer(middleware.wrap(handler), snapshot.limits)
+        listener = await loop.create_server(server, sock=socket.socket(fileno=arguments.fd))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Ctrl-C reaches the whole process group; the supervisor decides, and sends SIGTERM
+            loop.add_signal_handler(number, self._stop.set if number == signal.SIGTERM else _ignore)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process is not looked at again by every full collection
+        self._row[Cell.GENERATION] = arguments.generation
+        _log.info("worker_ready", slot=arguments.slot, pid=os.getpid(), generation=arguments.generation)
+        await self._stop.wait()
+        await self._drain(listener, server, handler, middleware)
+        pipeline.close()
+        await emitter.close(FLUSH_S)
+
+    async def _drain(
+        self,
+        listener: asyncio.AbstractServer,
+        server: EdgeServer,
+        handler: Handler,
+        middleware: ObservationMiddleware,
+    ) -> None:
+        """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
+        document = self._document
+        handler.ready = False
+        _log.info("worker_draining", slot=self._arguments.slot, active=self._row[Cell.ACTIVE])
+        await asyncio.sleep(document.drain_delay_ms / 1000)
+        server.draining = True
+        listener.close()
+        deadline = time.monotonic() + document.drain_timeout_ms / 1000
+        while server.close_idle() and time.monotonic() < deadline:
+            await asyncio.sleep(BUSY_CHECK_S)
+        if server.live:
+            _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
+            middleware.stopping = True
+        server.stop_sweeping()
+        await server.shutdown(0.1)
+        await asyncio.sleep(0)  # the handlers that were cancelled hand over their records
+
+
+def _ignore() -> None:
+    """For a signal that is the supervisor's to answer."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker; 2 where it cannot start, with one line that says why."""
+    parser = argparse.ArgumentParser(
+        prog="proxy.worker", description="A worker of the gateway; started by its supervisor."
+    )
+    for name, kind in (("slot", int), ("fd", int), ("runtime", Path), ("config", Path), ("generation", int)):
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--observers", type=int, default=1)
+    arguments = Arguments(**vars(parser.parse_args(argv)))
+    set_up("worker", runtime=arguments.runtime)
+    try:
+        document = config_file.load(arguments.config, os.environ)
+    except config_file.ConfigError as error:
+        for complaint in error.complaints:
+            print(complaint, file=sys.stderr)
+        return 2
+
+    async def run() -> None:
+        await Worker(arguments, document).run()
+
+    uvloop.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
