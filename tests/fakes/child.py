@@ -1,0 +1,76 @@
+"""A stand-in for any child of the supervisor: it says on stdout what happens to it, one line each.
+
+Usage: child.py NAME BEHAVIOUR…   with board=FILE, slot=N, generation=N where it plays a worker, and any of
+    ready            write the generation into the board, as a serving worker does
+    exit=CODE        end at once
+    exit-once=FILE   the first time (FILE remembers) end with exit-code=CODE on the line in the FIFO; live the next time
+    deaf             ignore SIGTERM
+    slow             end on the line `go` in the FIFO given by fifo=FILE, not on SIGTERM
+    started=N        pretend to have begun N requests that have no record yet
+    answer=FD        accept from a listening socket and answer the name
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from observability.board import Board, Cell
+
+
+def main() -> None:
+    name, *words = sys.argv[1:]
+    options = dict(word.partition("=")[::2] for word in words)
+    say(name, "started", os.getpid())
+
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        say(name, "got", "SIGTERM")
+        if "deaf" not in options and "slow" not in options:
+            sys.exit(0)
+
+    signal.signal(signal.SIGTERM, on_term)
+    if "exit-once" in options:
+        memory = Path(options["exit-once"])
+        if not memory.exists():
+            memory.touch()
+            wait_for_line(options["fifo"])
+            sys.exit(int(options["exit-code"]))
+    if "board" in options:
+        row = Board.open(Path(options["board"])).row(int(options["slot"]))
+        row[Cell.STARTED] += int(options.get("started", 0))
+        if "ready" in options:
+            row[Cell.GENERATION] = int(options["generation"])
+    if "exit" in options:
+        sys.exit(int(options["exit"]))
+    if "answer" in options:
+        threading.Thread(target=answer, args=(name, int(options["answer"])), daemon=True).start()
+    if "slow" in options:
+        wait_for_line(options["fifo"])
+        say(name, "finished", "")
+        return
+    while True:
+        signal.pause()
+
+
+def wait_for_line(fifo: str) -> None:
+    with Path(fifo).open() as pipe:
+        pipe.readline()
+
+
+def answer(name: str, fd: int) -> None:
+    listener = socket.socket(fileno=fd)
+    while True:
+        connection, _ = listener.accept()
+        connection.sendall(name.encode())
+        connection.close()
+
+
+def say(name: str, verb: str, what: object) -> None:
+    os.write(1, f"# {name} {verb} {what}\n".encode())  # one write, so that lines of several processes do not mix
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A worker in the test's own event loop: everything of `proxy.worker` but its process, with records in a queue.
+
+The seam is the emitter, the narrowest there is: requests come through a real socket, and the upstream is one too.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry
+
+from observability.board import CELLS, Cell
+from observability.counters import RequestCounter
+from observability.middleware import ObservationMiddleware
+from observability.record import Record
+from proxy.config import file as config_file
+from proxy.config.snapshot import compile_snapshot
+from proxy.handler import Handler
+from proxy.pipeline import Pipeline
+from proxy.server import EdgeServer
+
+KEY = "sk-test-consumer-key"
+UPSTREAM_KEY = "sk-upstream-secret"
+
+
+class FakeWorker:
+    """`host:port` to talk to, `records` to await, `row` of the board."""
+
+    def __init__(self) -> None:
+        self.records: asyncio.Queue[Record] = asyncio.Queue()
+        self.row = memoryview(bytearray(CELLS * 8)).cast("Q")
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.server: EdgeServer
+        self.handler: Handler
+        self.pipeline: Pipeline
+
+    def hand_over(self, record: Record) -> None:
+        """As the emitter does, by way of JSON."""
+        self.row[Cell.HANDED] += 1
+        self.records.put_nowait(orjson.loads(orjson.dumps(record)))
+
+    async def fields(self) -> dict[str, Any]:
+        """The fields of the next record."""
+        return (await asyncio.wait_for(self.records.get(), 10))["fields"]
+
+
+def document_of(
+    upstream: str,
+    *,
+    limits: dict[str, int] | None = None,
+    service: dict[str, Any] | None = None,
+    model_api: dict[str, Any] | None = None,
+    provider: str = "openai",
+    **top: Any,
+) -> dict[str, Any]:
+    """A configuration with one service at `upstream` (a URL) and one text Model API `chat`, changed as asked."""
+    return {
+        "limits": limits or {},
+        "services": [
+            {"name": "sim", "provider": provider, "base_url": upstream, "api_keys": [UPSTREAM_KEY], **(service or {})}
+        ],
+        "consumers": [{"name": "team", "keys": [KEY], "labels": {"team": "search"}}],
+        "model_apis": [
+            {
+                "name": "chat",
+                "scenario": "text",
+                "protocols": ["openai"],
+                "routing": {"single": {"service": "sim"}},
+                **(model_api or {}),
+            }
+        ],
+        **top,
+    }
+
+
+@contextlib.asynccontextmanager
+async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
+    """Serve `document` on a free port of 127.0.0.1."""
+    snapshot = compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 7)
+    worker = FakeWorker()
+    worker.pipeline = Pipeline()
+    worker.handler = Handler(snapshot, worker.pipeline, worker.row)
+    counter = RequestCounter(CollectorRegistry())
+    middleware = ObservationMiddleware(worker, counter, worker.row, lambda _: True)
+    worker.server = EdgeServer(middleware.wrap(worker.handler), snapshot.limits)
+    listener = await asyncio.get_running_loop().create_server(worker.server, worker.host, 0)
+    worker.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield worker
+    finally:
+        listener.close()
+        worker.server.stop_sweeping()
+        await worker.server.shutdown(0.1)
+        worker.pipeline.close()

@@ -1,0 +1,270 @@
+"""Every complaint: where, what is wrong, what would be right. All of a file at once, and no secret in any."""
+
+from typing import Any
+
+import pytest
+
+from proxy.config.complaints import Complaint
+from tests.proxy.config.files import CONTRACT, changed, complaints
+
+API: dict[str, Any] = {
+    "name": "second",
+    "scenario": "text",
+    "protocols": ["openai"],
+    "base_path": "/second",
+    "routing": {"single": {"service": "qwen"}},
+}
+SERVICE: dict[str, Any] = {"name": "second", "provider": "vllm", "base_url": "http://127.0.0.1:8000"}
+CONSUMER: dict[str, Any] = {"name": "second", "keys": ["k2"]}
+
+Case = tuple[list[tuple[str, Any]], str, str, str]
+
+# changes to the contract's file, path of the complaint, words of what is wrong, words of what would be right
+VALUES: list[Case] = [
+    ([("lisen", "x")], "lisen", "unknown", "did you mean listen?"),
+    ([("wokers", 2)], "wokers", "unknown", "did you mean workers?"),
+    ([("zzz", 1)], "zzz", "unknown", "use one of listen, tls, workers"),
+    ([("limits.max_head_byte", 1)], "limits.max_head_byte", "unknown", "did you mean max_head_bytes?"),
+    ([("services.0.api_key", "x")], "services[0].api_key", "unknown", "did you mean api_keys?"),
+    ([("services.0.tls.cas", "x")], "services[0].tls.cas", "unknown", "did you mean ca?"),
+    ([("model_apis.0.routing.singel", {})], "model_apis[0].routing.singel", "unknown", "did you mean single?"),
+    ([("model_apis.0.monitoring.trace", True)], "model_apis[0].monitoring.trace", "unknown", "did you mean tracing?"),
+    ([("listen", "8080")], "listen", "'8080' is no address", "127.0.0.1:8080"),
+    ([("listen", "::1:8080")], "listen", "no address", "[::1]:8080"),
+    ([("listen", "127.0.0.1:70000")], "listen", "no address", "HOST:PORT"),
+    ([("listen", 8080)], "listen", "8080 is not possible", "text is expected"),
+    ([("admin.listen", "x")], "admin.listen", "no address", "HOST:PORT"),
+    ([("admin", "x")], "admin", "'x' is not possible", "a mapping is expected"),
+    ([("workers", 0)], "workers", "0 is not possible", "auto, or a number from 1 to 1024"),
+    ([("workers", "Auto")], "workers", "'Auto' is not possible", "use auto"),
+    ([("observers", 1.5)], "observers", "1.5 is not possible", "use auto"),
+    ([("observers", True)], "observers", "true is not possible", "use auto"),
+    ([("drain_delay_ms", -1)], "drain_delay_ms", "-1 is out of range", "at least 0"),
+    ([("drain_timeout_ms", 10**9)], "drain_timeout_ms", "out of range", "at most 86400000"),
+    ([("drain_delay_ms", "5s")], "drain_delay_ms", "'5s' is not possible", "whole number"),
+    ([("allow_open", "yes")], "allow_open", "'yes' is not possible", "true or false"),
+    ([("state", "./state.db")], "state", "is no state", "sqlite:PATH"),
+    ([("state", "sqlite:")], "state", "is no state", "sqlite:PATH"),
+    ([("limits.max_connections", 0)], "limits.max_connections", "0 is out of range", "at least 1"),
+    ([("limits.max_head_bytes", 10)], "limits.max_head_bytes", "10 is out of range", "at least 1024"),
+    ([("limits", [1])], "limits", "a list is not possible", "a mapping is expected"),
+    ([("services", {"a": 1})], "services", "a mapping is not possible", "a list is expected"),
+    ([("services.0.name", "a b")], "services[0].name", "'a b' is no name", "1 to 64 letters, digits, _ and -"),
+    ([("services.0.name", "x" * 65)], "services[0].name", "is no name", "1 to 64"),
+    ([("services.0.name", "")], "services[0].name", "is no name", "1 to 64"),
+    ([("services.0.provider", "dashscop")], "services[0].provider", "'dashscop' is unknown", "did you mean dashscope?"),
+    ([("services.0.provider", "zzz")], "services[0].provider", "unknown", "one of dashscope, openai, vllm"),
+    ([("services.0.base_url", "example.com")], "services[0].base_url", "http:// or https://", "https://api.example"),
+    ([("services.0.base_url", "ftp://x")], "services[0].base_url", "http:// or https://", "scheme, host"),
+    ([("services.0.base_url", "https://u:hidden@x")], "services[0].base_url", "user name or password", "api_keys"),
+    ([("services.0.base_url", "https://x/?a=hidden")], "services[0].base_url", "query", "scheme, host"),
+    ([("services.0.base_url", "https://x:0")], "services[0].base_url", "host and port", "scheme, host"),
+    ([("services.0.base_url", "https://x:99999")], "services[0].base_url", "no URL", "scheme, host"),
+    ([("services.0.base_url", "https:///v1")], "services[0].base_url", "host and port", "scheme, host"),
+    ([("services.0.base_url", "https://bücher.example")], "services[0].base_url", "host and port", "xn--"),
+    ([("services.0.base_url", "https://x/a b")], "services[0].base_url", "path of the URL", "percent-encoded"),
+    ([("services.0.base_url", "https://x/a/../b")], "services[0].base_url", "path of the URL", "dot segments"),
+    ([("services.0.api_keys", "hidden")], "services[0].api_keys", "not shown", "a list is expected"),
+    ([("services.0.api_keys", [""])], "services[0].api_keys[0]", "empty", "variable"),
+    ([("services.0.api_keys", ["a hidden"])], "services[0].api_keys[0]", "cannot stand in a header", "ASCII"),
+    ([("services.0.api_keys", ["a\r\nx: hidden"])], "services[0].api_keys[0]", "cannot stand in a header", "ASCII"),
+    ([("services.0.headers", {"Host": "x"})], "services[0].headers.Host", "gateway itself writes host", "leave it out"),
+    ([("services.0.headers", {"a b": "x"})], "services[0].headers.a b", "is no header name", "letters"),
+    ([("services.0.headers", {"X-Sluiceway-A": "x"})], "services[0].headers.X-Sluiceway-A", "itself writes", "leave"),
+    ([("services.0.headers", {"a": "x\nhidden"})], "services[0].headers.a", "cannot stand in a header", "one line"),
+    ([("services.0.headers", {"a": 1})], "services[0].headers.a", "not shown", "in quotes"),
+    ([("services.0.tls.ca", "/nonexistent.pem")], "services[0].tls.ca", "No such file", "PEM certificates"),
+    ([("services.0.tls.ca", __file__)], "services[0].tls.ca", "holds no PEM", "PEM certificates"),
+    ([("services.0.max_connections", -1)], "services[0].max_connections", "out of range", "at least 0"),
+    ([("services.0.propagate_trace", "no")], "services[0].propagate_trace", "'no'", "true or false"),
+    ([("consumers.0.keys", ["sha256:hidden"])], "consumers[0].keys[0]", "64 hexadecimal", "sha256sum"),
+    ([("consumers.0.keys", [12345678])], "consumers[0].keys[0]", "not shown", "in quotes"),
+    ([("consumers.0.labels", {"a": 1})], "consumers[0].labels.a", "1 is not possible", "in quotes"),
+    ([("model_apis.0.scenario", "texts")], "model_apis[0].scenario", "unknown", "did you mean text?"),
+    ([("model_apis.0.protocols", ["opnai"])], "model_apis[0].protocols[0]", "unknown", "did you mean openai?"),
+    ([("model_apis.0.auth", "consumer")], "model_apis[0].auth", "unknown", "did you mean consumers?"),
+    ([("model_apis.0.on_disconnect", "go")], "model_apis[0].on_disconnect", "unknown", "one of cancel, drain"),
+    ([("model_apis.0.domains", ["a.com:80"])], "model_apis[0].domains[0]", "no domain", "without port"),
+    ([("model_apis.0.domains", ["*"])], "model_apis[0].domains[0]", "no domain", "leave the list empty"),
+    ([("model_apis.0.domains", ["a.*.com"])], "model_apis[0].domains[0]", "no domain", "*.example.com"),
+    ([("model_apis.0.base_path", "api")], "model_apis[0].base_path", "no base path", "begin it with a slash"),
+    ([("model_apis.0.base_path", "/a//b")], "model_apis[0].base_path", "no base path", "empty"),
+    ([("model_apis.0.base_path", "/a/%2e%2E/b")], "model_apis[0].base_path", "no base path", "dot segments"),
+    ([("model_apis.0.base_path", "/a?b")], "model_apis[0].base_path", "no base path", "query"),
+    ([("model_apis.0.base_path", "/-/x")], "model_apis[0].base_path", "gateway's own", "another"),
+    ([("model_apis.0.max_request_bytes", 0)], "model_apis[0].max_request_bytes", "out of range", "at least 1"),
+    ([("model_apis.0.max_inflight_requests", "5")], "model_apis[0].max_inflight_requests", "'5'", "whole number"),
+    ([("model_apis.0", 5)], "model_apis[0]", "5 is not possible", "a mapping is expected"),
+    ([("model_apis.0", {"name": "x", "scenario": "text", "protocols": ["openai"]})],
+     "model_apis[0].routing", "missing", "must be given"),
+]  # fmt: skip
+
+OFF_LOOPBACK: list[tuple[str, Any]] = [("listen", "0.0.0.0:8080"), ("model_apis.0.auth", "open")]
+
+FITTING: list[Case] = [
+    ([("admin.listen", "0.0.0.0:9090")], "admin.listen", "0.0.0.0:9090 can be reached", "set admin.token"),
+    ([("admin.listen", "[::]:9090")], "admin.listen", "can be reached", "127.0.0.1"),
+    ([("admin.listen", "example.com:9090")], "admin.listen", "can be reached", "admin.token"),
+    ([("admin.listen", "127.0.0.1:8080")], "admin.listen", "is the address of listen too", "another port"),
+    ([("services.1", SERVICE | {"name": "qwen"})], "services[1].name", "qwen is the name of services[0]", "its own"),
+    ([("consumers.1", CONSUMER | {"name": "search-team"})], "consumers[1].name", "name of consumers[0]", "its own"),
+    ([("model_apis.1", API | {"name": "chat"})], "model_apis[1].name", "name of model_apis[0]", "its own"),
+    ([("services.1", {"name": "v", "provider": "vllm"})], "services[1].base_url", "missing", "vllm has no address"),
+    ([("services.0.api_keys", [])], "services[0].api_keys", "empty, and Model API chat", "${DASHSCOPE_API_KEY}"),
+    ([("services.0.headers", {"Authorization": "hidden"})], "services[0].headers.authorization",
+     "from api_keys already", "one of the two"),
+    ([("consumers.0.keys", [])], "consumers[0].keys", "has no key", "at least one"),
+    ([("consumers.1", CONSUMER | {"keys": ["sk-search"]})], "consumers[1].keys[0]", "consumers[0].keys[0]", "its own"),
+    ([("consumers.0.keys", ["hidden", "hidden"])], "consumers[0].keys[1]", "consumers[0].keys[0]", "its own"),
+    # the digest of sk-search
+    ([("consumers.1", CONSUMER | {"keys": ["sha256:"
+       "b095adcc724f4f8a1b85094a159f0164bfe8a34524859411dbf0514747a71c06"]})],
+     "consumers[1].keys[0]", "consumers[0].keys[0]", "its own"),
+    ([("consumers", [])], "model_apis[0].auth", "the file has no consumers", "passthrough or open"),
+    ([("model_apis.1", API | {"base_path": "/"})], "model_apis[1].base_path", "any domain", "name domains"),
+    ([("model_apis.0.domains", ["a.com"]), ("model_apis.1", API | {"base_path": "/", "domains": ["b.com", "A.com"]})],
+     "model_apis[1].domains[1]", "a.com with base path / is that of model_apis[0]", "another"),
+    ([("model_apis.0.routing", {})], "model_apis[0].routing", "names no service", "single"),
+    ([("model_apis.0.routing.single.service", "qwem")], "model_apis[0].routing.single.service",
+     "no service 'qwem'", "did you mean qwen?"),
+    ([("model_apis.0.consumers", ["serch-team"])], "model_apis[0].consumers[0]",
+     "no consumer 'serch-team'", "did you mean search-team?"),
+    ([("model_apis.0.consumers", ["search-team"]), ("model_apis.0.auth", "open")], "model_apis[0].consumers",
+     "no consumer is known", "leave the list empty"),
+    (OFF_LOOPBACK, "model_apis[0].auth", "could spend the key of service qwen", "allow_open: true"),
+    ([("model_apis.0.protocols", [])], "model_apis[0].protocols", "empty", "openai, dashscope"),
+    ([("model_apis.0.protocols", ["openai", "openai"])], "model_apis[0].protocols[1]", "twice", "once"),
+    ([("model_apis.0.scenario", "embedding"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
+     "scenario embedding in the dashscope protocol is not built yet", "use openai"),
+    ([("services.0.provider", "openai"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
+     "qwen (openai) does not speak the dashscope protocol", "use openai"),
+    ([("model_apis.0.scenario", "image")], "model_apis[0].protocols[0]", "DashScope's is not built yet", "dashscope"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "path", "wrong", "right"), [*VALUES, *FITTING])
+def test_one_mistake_makes_one_complaint(changes: list[tuple[str, Any]], path: str, wrong: str, right: str) -> None:
+    found = complaints(changed(*changes))
+    assert [complaint.path for complaint in found] == [path], [str(complaint) for complaint in found]
+    assert wrong in found[0].wrong
+    assert right in found[0].right
+    text = str(found[0])
+    assert text == f"{path}: {found[0].wrong}; {found[0].right}"
+    assert "hidden" not in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("admin.listen", "0.0.0.0:9090"), ("admin.token", "t")],
+        [*OFF_LOOPBACK, ("allow_open", True)],
+        [*OFF_LOOPBACK, ("listen", "127.0.0.1:1")],
+        [*OFF_LOOPBACK, ("model_apis.0.auth", "passthrough")],
+        [*OFF_LOOPBACK, ("services.0", SERVICE | {"name": "qwen"})],
+        [("services.0.api_keys", []), ("model_apis.0.auth", "passthrough")],
+        [("consumers", []), ("model_apis.0.auth", "passthrough")],
+        [("consumers", []), ("model_apis.0.auth", "open")],
+        [("services.1", {"name": "unused", "provider": "openai"})],
+        [("services.1", SERVICE), ("model_apis.1", API | {"routing": {"single": {"service": "second"}}})],
+        [("model_apis.1", API | {"base_path": "/", "domains": ["a.com"]})],
+        [("model_apis.1", API | {"name": "x" * 64})],
+        [("listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")],
+    ],
+)
+def test_what_may_be(changes: list[tuple[str, Any]]) -> None:
+    assert [str(complaint) for complaint in complaints(changed(*changes))] == []
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    text = changed(
+        ("lisen", 1),
+        ("workers", "many"),
+        ("services.0.connect_timeout_ms", -1),  # the service is broken in itself, and still known by name
+        ("consumers.0.keys", ["${NOPE}"]),
+        ("model_apis.0.consumers", ["nobody"]),
+        ("model_apis.1", API | {"routing": {"single": {"service": "nowhere"}}}),
+        ("model_apis.2", API),
+    )
+    assert sorted(complaint.path for complaint in complaints(text)) == [
+        "consumers[0].keys[0]",
+        "lisen",
+        "model_apis[0].consumers[0]",
+        "model_apis[1].routing.single.service",
+        "model_apis[2].base_path",
+        "model_apis[2].name",
+        "services[0].connect_timeout_ms",
+        "workers",
+    ]
+
+
+def test_a_value_out_of_the_environment_is_not_shown() -> None:
+    environ = {"DASHSCOPE_API_KEY": "k", "SEARCH_TEAM_KEY": "s", "SECRET": "a hidden value"}
+    paths = ["workers", "state", "services.0.name", "services.0.provider", "services.0.base_url", "drain_delay_ms"]
+    for path in paths:
+        (found,) = [one for one in complaints(changed((path, "${SECRET}")), environ) if "routing" not in one.path]
+        assert "hidden" not in str(found)
+
+
+class TestYaml:
+    """What is no YAML, or no mapping."""
+
+    @pytest.mark.parametrize(
+        ("text", "path", "wrong"),
+        [
+            ("listen: [1, 2\nworkers: 1", "line 2, column 8", "not YAML"),
+            ("listen: 'x\n", "line 2, column 1", "not YAML"),
+            ("a: 1\n  b: 2", "line 2, column 4", "not YAML"),
+            ("listen: a\nworkers: 1\nlisten: b", "line 3, column 1", "the key listen stands there twice"),
+            ("services:\n  - {name: a, name: hidden}", "line 2, column 15", "the key name stands there twice"),
+            ("listen: *nowhere", "line 1, column 9", "not YAML"),
+            ("listen: !thing x", "line 1, column 9", "not YAML"),
+            ("listen: a\n---\nlisten: b", "line 2, column 1", "not YAML"),
+            ("listen: \x00", "sluiceway.yaml", "not YAML"),
+            ("[" * 600, "sluiceway.yaml", "nested too deeply"),
+            ("", "sluiceway.yaml", "the file is empty"),
+            ("# nothing\n", "sluiceway.yaml", "the file is empty"),
+            ("- a", "sluiceway.yaml", "no mapping"),
+            ("hello", "sluiceway.yaml", "no mapping"),
+        ],
+    )
+    def test_text(self, text: str, path: str, wrong: str) -> None:
+        (found,) = complaints(text)
+        assert found.path == path
+        assert wrong in found.wrong
+        assert "hidden" not in str(found)
+        assert "\n" not in str(found)
+
+    def test_a_key_that_is_no_text(self) -> None:
+        found = complaints("1: x\nlimits: {2: x}\n")
+        assert [(one.path, one.wrong) for one in found] == [
+            ("1", "the key is no text"),
+            ("limits.2", "the key is no text"),
+        ]
+
+    def test_an_alias_that_contains_itself(self) -> None:
+        assert complaints("redact: &x [*x]")[0].wrong == "it is nested too deeply"
+
+    def test_aliases_that_multiply(self) -> None:
+        text = (
+            "redact: [&a [x, x], "
+            + ", ".join(f"&{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]" for i in range(24))
+            + "]"
+        )
+        (found,) = complaints(text)
+        assert found.path == "redact"
+        assert "more than 250000 values" in found.wrong
+
+    def test_a_date_is_no_text(self) -> None:
+        (found,) = complaints(changed().replace("resource_group: default", "resource_group: 2026-01-01"))
+        assert found.path == "model_apis[0].resource_group"
+        assert "in quotes" in found.right
+
+
+def test_a_complaint_is_one_line() -> None:
+    complaint = Complaint("services[0].base_url", "the URL has a query", "leave it out")
+    assert str(complaint) == "services[0].base_url: the URL has a query; leave it out"
+
+
+def test_the_tables_use_a_file_that_is_good() -> None:
+    assert complaints(CONTRACT) == complaints(changed()) == []

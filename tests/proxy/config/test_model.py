@@ -1,0 +1,203 @@
+"""The models know the contract: every key, every default, and which keys have no feature yet."""
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from proxy.config.file import parse
+from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig
+from tests.proxy.config.files import CONTRACT, ENVIRON, changed, complaints
+
+RAW: dict[str, Any] = YAML(typ="safe", pure=True).load(CONTRACT)
+
+# Without a default, or written with one that does not show what the default is.
+GIVEN = {
+    ServiceConfig: {"name", "provider", "base_url", "api_keys"},
+    ConsumerConfig: {"name", "keys", "labels"},
+    ModelApiConfig: {"name", "scenario", "protocols", "routing"},
+    Document: {"services", "consumers", "model_apis"},
+}
+
+
+def submodel(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(submodel, get_args(annotation))), None)
+
+
+def test_the_contracts_file_is_good() -> None:
+    assert complaints(CONTRACT) == []
+
+
+def test_the_file_above_has_every_key() -> None:
+    def compare(model: type[BaseModel], raw: Any, path: str) -> None:
+        if isinstance(raw, list):
+            raw = raw[0]
+        assert set(model.model_fields) == set(raw), path
+        for name, field in model.model_fields.items():
+            inner = submodel(field.annotation)
+            if inner is not None:
+                compare(inner, raw[name], f"{path}.{name}")
+
+    compare(Document, RAW, "")
+
+
+def test_defaults_are_the_contracts() -> None:
+    document = parse(CONTRACT, ENVIRON, "test")
+    for part in (document, document.services[0], document.consumers[0], document.model_apis[0]):
+        for name, field in type(part).model_fields.items():
+            if name not in GIVEN[type(part)]:
+                assert field.get_default(call_default_factory=True) == getattr(part, name), name
+
+
+def test_an_empty_mapping_has_the_same_defaults() -> None:
+    document = parse("{}", {}, "test")
+    assert document == Document()
+    assert (document.listen, document.workers, document.admin.listen) == ("127.0.0.1:8080", "auto", "127.0.0.1:9090")
+    assert document.admin.token == ""
+
+
+# path, a value that asks for the feature
+NOT_BUILT = [
+    ("tls.certificate", "cert.pem"),
+    ("tls.key", "key.pem"),
+    ("trusted_proxies", ["10.0.0.0/8"]),
+    ("cors.origins", ["https://example.com"]),
+    ("state", "redis://localhost:6379/0"),
+    ("spool_dir", "/var/spool"),
+    ("limits.hold_memory_bytes", 1),
+    ("limits.hold_disk_bytes", 1),
+    ("limits.hold_response_bytes", 1),
+    ("limits.max_held_memory_bytes", 1),
+    ("limits.max_held_disk_bytes", 1),
+    ("tracing.keep_errors", False),
+    ("tracing.keep_slower_than_ms", 500),
+    ("tracing.compat", ["langfuse"]),
+    ("prices", "prices.yaml"),
+    ("redact", ["[0-9]+"]),
+    ("services.0.provider", "anthropic"),
+    ("services.0.provider", "comfyui"),
+    ("services.0.base_urls", {"openai": "https://example.com"}),
+    ("services.0.api_keys", ["one", "two"]),
+    ("services.0.tls.certificate", "cert.pem"),
+    ("services.0.tls.key", "key.pem"),
+    ("services.0.tls.insecure", True),
+    ("services.0.egress_proxy", "http://proxy:3128"),
+    ("services.0.image_paths", {"qwen-*": "sync"}),
+    ("services.0.cooldown.failures", 1),
+    ("services.0.cooldown.window_ms", 1),
+    ("services.0.cooldown.base_ms", 1),
+    ("services.0.cooldown.max_ms", 1),
+    ("model_apis.0.scenario", "video"),
+    ("model_apis.0.scenario", "speech"),
+    ("model_apis.0.scenario", "rerank"),
+    ("model_apis.0.scenario", "others"),
+    ("model_apis.0.protocols.0", "anthropic"),
+    ("model_apis.0.protocols.0", "vllm"),
+    ("model_apis.0.protocols.0", "comfyui"),
+    ("model_apis.0.routing.single.model", "qwen-max"),
+    ("model_apis.0.routing.by_model", [{"match": "qwen-*", "service": "qwen"}]),
+    ("model_apis.0.routing.by_weight", [{"service": "qwen", "weight": 1}]),
+    ("model_apis.0.balance", "least_inflight"),
+    ("model_apis.0.fallback", [{"service": "qwen", "model": None}]),
+    ("model_apis.0.fallback_on", [500]),
+    ("model_apis.0.max_attempts", 2),
+    ("model_apis.0.first_packet_timeout_ms", 100),
+    ("model_apis.0.first_token_timeout_ms", 100),
+    ("model_apis.0.on_disconnect", "drain"),
+    ("model_apis.0.monitoring.record_request", True),
+    ("model_apis.0.monitoring.record_response", True),
+    ("model_apis.0.monitoring.content_max_bytes", 1),
+    ("model_apis.0.monitoring.content_sample", 0.5),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), NOT_BUILT, ids=[f"{path}={value}" for path, value in NOT_BUILT])
+def test_a_key_without_a_feature_is_refused_when_set(path: str, value: Any) -> None:
+    """... and accepted with its default, which test_the_contracts_file_is_good shows of all of them."""
+    found = complaints(changed((path, value)))
+    dotted = path.replace(".0", "[0]")
+    assert [complaint.path for complaint in found if "not built yet" in complaint.wrong] == [dotted], found
+    assert all(complaint.right for complaint in found)
+
+
+# path, a value that differs from the default
+BUILT = [
+    ("listen", "[::1]:0"),
+    ("workers", 4),
+    ("observers", 1),
+    ("drain_delay_ms", 1),
+    ("drain_timeout_ms", 1),
+    ("admin.listen", "localhost:9091"),
+    ("admin.token", "t"),
+    ("admin.token", None),
+    ("allow_open", True),
+    ("state", "sqlite:/var/lib/sluiceway/state.db"),
+    ("limits.max_connections", 1),
+    ("limits.max_inflight_requests", 1),
+    ("limits.max_head_bytes", 8192),
+    ("limits.max_request_bytes", 1),
+    ("limits.head_timeout_ms", 0),
+    ("limits.body_idle_timeout_ms", 1),
+    ("limits.write_idle_timeout_ms", 1),
+    ("limits.keepalive_timeout_ms", 1),
+    ("services.0.provider", "openai"),
+    ("services.0.base_url", None),
+    ("services.0.headers", {"X-Team": "a b"}),
+    ("services.0.connect_timeout_ms", 1),
+    ("services.0.idle_timeout_ms", 1),
+    ("services.0.total_timeout_ms", 1),
+    ("services.0.max_connections", 1),
+    ("services.0.propagate_trace", True),
+    ("consumers.0.labels", {}),
+    ("model_apis.0.protocols", ["openai", "dashscope"]),
+    ("model_apis.0.resource_group", "research"),
+    ("model_apis.0.labels", {"a": "b"}),
+    ("model_apis.0.domains", ["AI.example.com", "*.example.com"]),
+    ("model_apis.0.base_path", "/team-a/"),
+    ("model_apis.0.strip_base_path", False),
+    ("model_apis.0.auth", "open"),
+    ("model_apis.0.auth", "passthrough"),
+    ("model_apis.0.consumers", ["search-team"]),
+    ("model_apis.0.include_usage", False),
+    ("model_apis.0.max_request_bytes", 1),
+    ("model_apis.0.max_inflight_requests", 1),
+    ("model_apis.0.monitoring.metrics", False),
+    ("model_apis.0.monitoring.logging", False),
+    ("model_apis.0.monitoring.tracing", False),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), BUILT, ids=[f"{path}={value}" for path, value in BUILT])
+def test_a_key_with_a_feature_may_be_set(path: str, value: Any) -> None:
+    assert complaints(changed((path, value))) == []
+
+
+def test_every_key_is_in_one_of_the_tables_above() -> None:
+    def leaves(model: type[BaseModel], path: str) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            inner = submodel(field.annotation)
+            step = ".0" if inner in GIVEN else ""
+            found += leaves(inner, f"{path}{name}{step}.") if inner else [f"{path}{name}"]
+        return found
+
+    told = {path for path, _ in NOT_BUILT} | {path for path, _ in BUILT}
+    named = {"services.0.name", "consumers.0.name", "consumers.0.keys", "model_apis.0.name",
+             "model_apis.0.routing.single.service", "services.0.tls.ca"}  # fmt: skip
+    assert set(leaves(Document, "")) - told == named
+
+
+def test_reprs_show_no_secret() -> None:
+    text = changed(
+        ("admin.token", "tok-secret"),
+        ("services.0.headers", {"x-secret": "hdr-secret"}),
+        ("services.0.base_url", "https://host-secret.example"),
+        ("consumers.0.keys", ["con-secret"]),
+    )
+    document = parse(text, {"DASHSCOPE_API_KEY": "key-secret"}, "test")
+    assert document.services[0].api_keys == ["key-secret"]
+    assert "-secret" not in repr(document)
+    assert "-secret" not in str(document)

@@ -1,0 +1,141 @@
+"""Strict heads and the end of chunked bodies, each case whole and in pieces."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.framing import ChunkedBody, FramingError, head_fault, partial_head_fault
+
+GOOD_HEADS = {
+    "plain": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "query and encoded path": b"POST /v1/a%2Fb?x=%2e%2e/..&y HTTP/1.1\r\nHost: x\r\n\r\n",
+    "dots that are no segments": b"GET /a..b/.c/d./... HTTP/1.1\r\nHost: x\r\n\r\n",
+    "chunked, any case": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:  Chunked \r\n\r\n",
+    "tab and empty values": b"GET / HTTP/1.1\r\nHost:\tx\r\nX-Empty:\r\n\r\n",
+    "obs-text in a value": b"GET / HTTP/1.1\r\nHost: x\r\nX: \xc3\xa9\xff\r\n\r\n",
+    "OPTIONS *": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "underscore elsewhere": b"GET / HTTP/1.1\r\nHost: x\r\nX_Custom: 1\r\n\r\n",
+    "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
+}
+BAD_HEADS = {
+    "two spaces before the target": (b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", "request line"),
+    "two spaces before the version": (b"GET /  HTTP/1.1\r\nHost: x\r\n\r\n", "request line"),
+    "HTTP/0.9": (b"GET /\r\n\r\n", "request line"),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", "version"),
+    "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: x\r\n\r\n", "request line"),
+    "fragment": (b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n", "request line"),
+    "absolute-form": (b"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", "request line"),
+    "CONNECT": (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT"),
+    "* without OPTIONS": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS"),
+    "lower-case method": (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", "request line"),
+    "dot segment": (b"GET /a/../b HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "dot segment at the end": (b"GET /a/.. HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "single dot": (b"GET /a/./b HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "encoded dot segment": (b"GET /a/%2e%2E/b HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "half encoded": (b"GET /a/.%2e/b HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "encoded slash behind dots": (b"GET /a/..%2fb HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "obs-fold": (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", "header line"),
+    "space before colon": (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", "header line"),
+    "bare LF in headers": (b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", "header line"),
+    "bare CR in a value": (b"GET / HTTP/1.1\r\nHost: x\rA: b\r\n\r\n", "header line"),
+    "NUL": (b"GET / HTTP/1.1\r\nHost: x\x00\r\n\r\n", "header line"),
+    "control character": (b"GET / HTTP/1.1\r\nHost: x\x01\r\n\r\n", "header line"),
+    "no colon": (b"GET / HTTP/1.1\r\nHost\r\n\r\n", "header line"),
+    "empty name": (b"GET / HTTP/1.1\r\n: x\r\n\r\n", "header line"),
+    "gzip, chunked": (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "single chunked"),
+    "chunked, chunked": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+        "single chunked",
+    ),
+    "chunked twice": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+        "single chunked",
+    ),
+    "identity": (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n", "single chunked"),
+    "on HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.0"),
+    "both lengths": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+        "exclude each other",
+    ),
+    "Content_Length": (b"POST / HTTP/1.1\r\nHost: x\r\nContent_Length: 3\r\n\r\n", "underscore"),
+    "Transfer_Encoding beside": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer_Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "underscore",
+    ),
+}
+
+
+@pytest.mark.parametrize("head", GOOD_HEADS.values(), ids=GOOD_HEADS)
+def test_strict_heads_pass(head: bytes) -> None:
+    assert head_fault(head) is None
+
+
+@pytest.mark.parametrize(("head", "words"), BAD_HEADS.values(), ids=BAD_HEADS)
+def test_other_heads_are_refused_with_the_rule_and_not_the_line(head: bytes, words: str) -> None:
+    fault = head_fault(head)
+    assert fault is not None
+    assert words in fault
+    assert "x:443" not in fault
+
+
+def test_a_partial_head_is_refused_as_soon_as_it_cannot_become_one() -> None:
+    assert partial_head_fault(b"GET / HTTP/1.1\nHost") == "a line ends with a bare LF"
+    assert partial_head_fault(b"\x16\x03\x01\x02") is not None  # a TLS hello on a plain port
+    assert partial_head_fault(b"GET / HTTP/1.1\r\nHo") is None
+    assert partial_head_fault(b"") is None
+
+
+BODIES = {
+    "one chunk": b"3\r\nabc\r\n0\r\n\r\n",
+    "several, with extension and padding": b"1;a=b\r\nx\r\n0A \t;q\r\n0123456789\r\n00\r\n\r\n",
+    "with trailers": b"2\r\n\r\n\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n",
+    "empty": b"0\r\n\r\n",
+}
+BAD_BODIES = {
+    "no number": b"ZZ\r\nxx\r\n",
+    "negative": b"-1\r\n",
+    "prefix": b"0x3\r\nabc\r\n",
+    "too many digits": b"00000000000000003\r\nabc\r\n",
+    "longer data": b"3\r\nabcd\r\n0\r\n\r\n",
+    "bare LF behind the size": b"3\nabc\r\n0\r\n\r\n",
+    "bare LF behind the data": b"3\r\nabc\n0\r\n\r\n",
+    "endless size line": b"1;" + b"a" * 400,
+    "endless trailers": b"0\r\n" + b"X: 1\r\n" * 2000,
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("tail", [b"", b"GET / HTTP/1.1\r\n", b"\r\n0\r\n\r\n"])
+def test_the_end_of_a_chunked_body_is_found_whole_and_byte_by_byte(body: bytes, tail: bytes) -> None:
+    whole = ChunkedBody()
+    assert whole.scan(body + tail) == len(body)
+    assert whole.done
+    pieces = ChunkedBody()
+    for at in range(len(body)):
+        assert not pieces.done
+        assert pieces.scan(body[at : at + 1]) == 1
+    assert pieces.done
+
+
+@given(
+    chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=8),
+    tail=st.binary(max_size=20),
+    cuts=st.lists(st.integers(1, 60), min_size=1),
+)
+def test_any_chunking_finds_the_same_end(chunks: list[bytes], tail: bytes, cuts: list[int]) -> None:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    data, scanner, taken, turn = body + tail, ChunkedBody(), 0, 0
+    while not scanner.done:
+        piece = data[taken : taken + cuts[turn % len(cuts)]]
+        taken += scanner.scan(piece)
+        turn += 1
+    assert taken == len(body)
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+@pytest.mark.parametrize("step", [1, 7, 100000])
+def test_malformed_chunks_are_errors(body: bytes, step: int) -> None:
+    scanner = ChunkedBody()
+    with pytest.raises(FramingError):
+        for at in range(0, len(body), step):
+            scanner.scan(body[at : at + step])

@@ -1,0 +1,59 @@
+"""What a gateway remembers: the generation only grows, and the last good file is whole and private."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from proxy.state import StateError, StateFolder
+
+
+def adopt(folder: Path, text: str) -> int:
+    with StateFolder(folder) as state:
+        return state.adopt(text).generation
+
+
+def test_a_changed_text_gets_the_next_number_and_the_same_text_keeps_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "state"
+    assert [adopt(folder, text) for text in ("a: 1", "a: 1", "a: 2", "a: 1")] == [1, 1, 2, 3]
+
+
+def test_the_kept_copy_is_the_text_as_written_for_the_owner_alone(tmp_path: Path) -> None:
+    text = "key: ${SECRET}\n# Grüße\n"
+    with StateFolder(tmp_path) as state:
+        adopted = state.adopt(text)
+    assert adopted.path == tmp_path / "last-good.yaml"
+    assert adopted.path.read_text(encoding="utf-8") == text
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generation", "last-good.yaml", "lock"]
+
+
+def test_a_stop_between_the_two_writes_skips_a_number_and_repeats_none(tmp_path: Path) -> None:
+    assert adopt(tmp_path, "a: 1") == 1
+    (tmp_path / "generation").write_text("2\n")  # written for a text that was never kept
+    assert adopt(tmp_path, "a: 2") == 3
+
+
+def test_a_lost_copy_gets_a_new_number(tmp_path: Path) -> None:
+    assert adopt(tmp_path, "a: 1") == 1
+    (tmp_path / "last-good.yaml").unlink()
+    assert adopt(tmp_path, "a: 1") == 2
+
+
+def test_a_damaged_number_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "generation").write_text("seven")
+    with pytest.raises(StateError, match="holds no number: write a larger one"):
+        adopt(tmp_path, "a: 1")
+
+
+def test_one_gateway_at_a_time_uses_a_folder(tmp_path: Path) -> None:
+    with StateFolder(tmp_path), pytest.raises(StateError, match="another gateway runs with"):
+        StateFolder(tmp_path)
+    StateFolder(tmp_path).__exit__()
+
+
+def test_a_folder_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match="cannot write in") as refusal:
+        StateFolder(tmp_path / "file" / "state")
+    assert "\n" not in str(refusal.value)

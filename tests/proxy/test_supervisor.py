@@ -1,0 +1,315 @@
+"""The supervisor with real processes: one of its own (`supervised.py`), and children that only talk (`child.py`).
+
+Tests wait for lines: those of the supervisor's log, and those in which children say what happened to them.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from observability.board import Board, Cell
+from proxy.children import Backoff, Ending
+
+SUPERVISED = Path(__file__).parent.parent / "fakes" / "supervised.py"
+PATIENCE_S = 30.0
+"""How long a line may take before the test gives up: ten times what a loaded machine needs."""
+
+READY = ["ready"]
+
+
+class Host:
+    """A running supervisor and the lines that it and its children wrote so far."""
+
+    def __init__(self, folder: Path, wish: dict[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.process = subprocess.Popen(
+            [sys.executable, str(SUPERVISED), str(folder), json.dumps(wish)], stdout=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        self._pipe = self.process.stdout.fileno()
+        self._rest = b""
+        self.lines: list[dict[str, Any]] = []
+
+    def wait(self, **wanted: Any) -> dict[str, Any]:
+        """The first line, read already or to come, that has these values; children's have `child`, `verb`, `what`."""
+        seen = 0
+        while True:
+            for line in self.lines[seen:]:
+                if wanted.items() <= line.items():
+                    return line
+            seen = len(self.lines)
+            assert self._read(), f"ended without {wanted}: {self.lines}"
+
+    def wait_for_start(self, times: int, child: str) -> None:
+        """Read on until this child was started so many times."""
+        while len(self.of(child)) < times:
+            assert self._read(), f"ended too early: {self.lines}"
+
+    def end(self) -> int:
+        """Read on until every process has closed its stdout; the exit code."""
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE_S)
+
+    def of(self, child: str, verb: str = "started") -> list[str]:
+        """What a child said with one verb, in order."""
+        return [line["what"] for line in self.lines if line.get("child") == child and line.get("verb") == verb]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Lines of the supervisor's log."""
+        return [line for line in self.lines if line.get("event") == event]
+
+    def index(self, **wanted: Any) -> int:
+        """Where the first line with these values stands."""
+        return next(number for number, line in enumerate(self.lines) if wanted.items() <= line.items())
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._pipe], [], [], PATIENCE_S)
+        assert ready, f"nothing more was said in {PATIENCE_S} s: {self.lines}"
+        data = os.read(self._pipe, 65536)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for text in whole:
+            if text.startswith(b"# "):
+                child, verb, what = text.decode()[2:].split(" ", 2)
+                self.lines.append({"child": child, "verb": verb, "what": what})
+            else:
+                self.lines.append(json.loads(text))
+        return bool(data)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Callable[..., Host]]:
+    hosts: list[Host] = []
+
+    def start(**wish: Any) -> Host:
+        hosts.append(Host(tmp_path / str(len(hosts)), wish))
+        return hosts[-1]
+
+    yield start
+    for each in hosts:
+        each.process.kill()
+        each.process.wait()
+        assert each.process.stdout is not None
+        each.process.stdout.close()
+
+
+def fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+# Start
+
+
+def test_starts_observers_then_control_then_workers_and_says_ready(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY, READY], observers=[[]], control=[[]])
+    ready = run.wait(event="ready")
+    assert (ready["workers"], ready["generation"]) == (2, 7)
+    assert [line["child"] for line in run.logged("started")] == ["observer-0", "control-0", "worker-0", "worker-1"]
+    assert ready["listen"] == run.wait(verb="listens")["what"]
+
+
+def test_is_not_ready_before_the_last_worker_is(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY, []])
+    run.wait(child="worker-1", verb="started")
+    assert not run.logged("ready")
+    Board.open(run.folder / "board").row(1)[Cell.GENERATION] = 7
+    run.wait(event="ready")
+
+
+@pytest.mark.parametrize("code", [2, 3])
+def test_a_worker_that_refuses_at_the_first_start_ends_the_start(host: Callable[..., Host], code: int) -> None:
+    run = host(workers=[READY, [f"exit={code}"]], observers=[[]], control=[[]])
+    assert run.end() == code
+    (refusal,) = run.logged("refused_to_start")
+    assert refusal["child"] == "worker-1"
+    assert refusal["how"] == f"exit code {code}"
+    assert "stderr" in refusal["hint"]
+    assert not run.logged("restarting")
+
+
+# Death
+
+
+def test_a_crashed_child_is_started_again_and_logged(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY], observers=[[]], control=[[]])
+    run.wait(event="ready")
+    for name in ("worker-0", "observer-0", "control-0"):
+        victim = int(run.of(name)[-1])
+        os.kill(victim, signal.SIGKILL)
+        line = run.wait(event="restarting", child=name)
+        assert (line["child_pid"], line["how"], line["what"]) == (victim, "SIGKILL", "died")
+        assert line["restart_in_s"] == pytest.approx(0.01)
+        run.wait_for_start(2, name)
+        assert int(run.of(name)[-1]) != victim
+
+
+def test_a_child_that_keeps_dying_waits_longer_each_time_and_is_called_a_crash_loop(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY], observers=[["exit=1"]], backoff_first_s=0.001)
+    loud = run.wait(event="crash_loop")
+    assert loud["level"] == "error"
+    assert loud["failures"] == 5
+    waits = [line["restart_in_s"] for line in run.logged("restarting")] + [loud["restart_in_s"]]
+    assert waits == pytest.approx([0.001, 0.002, 0.004, 0.008, 0.016])
+    assert "5 times in a row" in loud["hint"]
+
+
+def test_a_refusal_after_the_first_ready_is_a_crash_like_any_other(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[READY], observers=[["exit-once={folder}/once", "exit-code=3", f"fifo={gate}"]])
+    run.wait(event="ready")
+    gate.write_text("go\n")
+    assert run.wait(event="restarting", child="observer-0")["how"] == "exit code 3"
+    run.wait_for_start(2, "observer-0")
+
+
+def test_a_dead_workers_requests_are_counted_as_lost(host: Callable[..., Host]) -> None:
+    run = host(workers=[[*READY, "started=3"]])
+    run.wait(event="ready")
+    row = Board.open(run.folder / "board").row(0)
+    assert row[Cell.STARTED] == 3
+    os.kill(int(run.of("worker-0")[0]), signal.SIGKILL)
+    assert run.wait(event="restarting")["lost_requests"] == 3
+    assert row[Cell.DROPPED_WORKER_LOST] == 3
+
+
+def test_a_live_gauge_of_a_dead_process_is_removed(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY], observers=[[]])
+    run.wait(event="ready")
+    victim = int(run.of("observer-0")[0])
+    metrics = run.folder / "metrics"
+    metrics.mkdir()
+    for name in (f"gauge_liveall_{victim}.db", f"counter_{victim}.db"):
+        (metrics / name).touch()
+    os.kill(victim, signal.SIGKILL)
+    run.wait(event="restarting")
+    assert [path.name for path in metrics.iterdir()] == [f"counter_{victim}.db"]
+
+
+def test_connections_go_to_the_others_while_a_worker_cannot_be_started(host: Callable[..., Host]) -> None:
+    run = host(
+        workers=[[*READY, "answer={fd}"], ["exit=1"]],
+        backoff_first_s=5.0,  # longer than a connection may wait, so its socket is parked
+    )
+    run.wait(event="restarting", child="worker-1")
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    for _ in range(32):  # an open slot 1 would get each with probability 1/2
+        with socket.create_connection((host_name, int(port)), timeout=PATIENCE_S) as connection:
+            assert connection.recv(64) == b"worker-0"
+
+
+# Drain
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_drains_workers_then_observers_then_control(
+    host: Callable[..., Host], tmp_path: Path, number: signal.Signals
+) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[[*READY, "slow", f"fifo={gate}"], READY], observers=[[]], control=[[]])
+    run.wait(event="ready")
+    run.process.send_signal(number)
+    run.wait(child="worker-0", verb="got")
+    assert (run.folder / "draining").exists()
+    run.wait(event="ended", child="worker-1")
+    assert not run.of("observer-0", "got")  # one worker still has requests
+    gate.write_text("go\n")
+    assert run.end() == 0
+    order = [
+        run.index(child="worker-0", verb="finished"),
+        run.index(child="observer-0", verb="got"),
+        run.index(child="control-0", verb="got"),
+        run.index(event="stopped"),
+    ]
+    assert order == sorted(order)
+    assert not run.logged("killed")
+
+
+def test_the_port_is_free_once_the_workers_have_closed_it(host: Callable[..., Host], tmp_path: Path) -> None:
+    """The supervisor keeps no copy of a listening socket in a drain: connections would wait in it for nobody."""
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[READY], observers=[["slow", f"fifo={gate}"]])
+    address = run.wait(event="ready")["listen"]
+    run.process.terminate()
+    run.wait(child="observer-0", verb="got")  # so the worker is gone, and the supervisor is not
+    host_name, _, port = address.rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host_name, int(port)), timeout=PATIENCE_S)
+    gate.write_text("go\n")
+    assert run.end() == 0
+
+
+def test_a_worker_that_does_not_end_in_time_is_killed(host: Callable[..., Host]) -> None:
+    run = host(workers=[[*READY, "deaf"]], observers=[[]], drain_timeout_s=0.05, worker_grace_s=0.05)
+    run.wait(event="ready")
+    run.process.terminate()
+    assert run.end() == 1
+    assert run.logged("killed")[0]["child"] == "worker-0"
+    assert run.of("observer-0", "got")  # it still flushes
+
+
+def test_a_second_signal_stops_at_once(host: Callable[..., Host]) -> None:
+    run = host(workers=[[*READY, "deaf"]], observers=[["deaf"]], control=[["deaf"]])
+    run.wait(event="ready")
+    run.process.terminate()
+    run.wait(child="worker-0", verb="got")
+    run.process.terminate()
+    assert run.end() == 1
+    assert [line["signal"] for line in run.logged("stopping_at_once")] == ["SIGTERM"]
+    assert not run.logged("restarting")
+
+
+def test_nothing_is_restarted_while_draining(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY], observers=[["exit=1"]], backoff_first_s=30.0)
+    run.wait(event="ready")
+    run.wait(event="restarting")
+    run.process.terminate()
+    assert run.end() == 0
+    assert len(run.of("observer-0")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_whose_feature_is_not_built_is_answered_with_a_line(
+    host: Callable[..., Host], number: signal.Signals
+) -> None:
+    run = host(workers=[READY])
+    run.wait(event="ready")
+    run.process.send_signal(number)
+    assert "restart the gateway" in run.wait(event="not_built_yet", signal=number.name)["hint"]
+    run.process.terminate()
+    assert run.end() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_children_do_not_outlive_a_killed_supervisor(host: Callable[..., Host]) -> None:
+    run = host(workers=[[*READY, "deaf"]], observers=[["deaf"]], control=[["deaf"]])
+    run.wait(event="ready")
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    run.process.kill()
+    assert run.end() == -signal.SIGKILL  # `end` returns when the last process that holds the pipe is gone
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host_name, int(port)), timeout=PATIENCE_S)
+
+
+# Small parts
+
+
+def test_backoff_doubles_up_to_its_limit() -> None:
+    backoff = Backoff()
+    assert [backoff.delay_s(n) for n in range(1, 10)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert backoff.delay_s(100_000) == 10.0
+
+
+@pytest.mark.parametrize(("code", "how"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "SIGKILL"), (-40, "signal 40")])
+def test_an_ending_says_how(code: int, how: str) -> None:
+    assert Ending(pid=1, code=code, uptime_s=0.0).how == how
