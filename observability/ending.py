@@ -122,7 +122,7 @@ def _request_fields(observation: Observation) -> dict[str, Any]:
         (names.SLUICEWAY_ERROR_ORIGIN, observation.error_origin),
     ):
         if value is not None:
-            fields[name] = value
+            fields[name] = value  # noqa: PERF403 - adds to what is there
     scanner = observation.request_scanner
     if scanner is not None:
         if scanner.model is not None:

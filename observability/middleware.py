@@ -118,7 +118,7 @@ class ObservationMiddleware:
                 record["fields"][names.HTTP_RESPONSE_STATUS_CODE],
             )
             self._emitter.hand_over(record)
-        except Exception:  # the request is over and its bytes are right: say it and count it
+        except Exception:  # noqa: BLE001 - the request is over and its bytes are right: say it and count it
             _log.exception("record_failed")
             self._row[Cell.HANDED] += 1
             self._row[Cell.DROPPED_OVERSIZE] += 1

@@ -80,7 +80,7 @@ class DownstreamResponse(web.StreamResponse):
             self._edge.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def cut(self) -> None:
-        """Break the answer off so that the client sees it is not whole: FIN without an end, RST where EOF is the end."""
+        """Break off so that the client sees it is not whole: FIN without an end, RST where EOF is the end."""
         self._keep_alive = False
         if self._eof_framed:
             self._edge.reset()

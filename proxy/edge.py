@@ -16,9 +16,10 @@ gateway must decide (architecture.md §6) is here:
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 
@@ -42,8 +43,10 @@ TAIL_BYTES: Final = 65536
 """Bytes kept behind a running request (pipelining) before the connection is no longer read."""
 MAX_HEADERS: Final = 256
 """Header lines of a request. Browsers send about 20, and nginx stops at 100."""
-LINGERING_S: Final = 5.0
-"""How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
+
+
+_NO_WRITER: Final = cast(AbstractStreamWriter, None)
+"""aiohttp wants a writer for each request; answers here are written by `proxy.downstream`."""
 
 
 class Edge(RequestHandler):
@@ -205,7 +208,7 @@ class Edge(RequestHandler):
         message, payload = self._messages[-1]
         if isinstance(message, _ErrInfo):
             self._messages.pop()
-            self.refuse(_parse_refusal(message))
+            self.refuse(_refusal_of(message))
             return
         self._body = payload
         self._progress_at = time.monotonic()
@@ -252,7 +255,7 @@ class Edge(RequestHandler):
                 pass
         except ConnectionError:
             pass  # the client left while it was written to
-        except Exception:  # the handler answers its own errors: this is one of ours
+        except Exception:  # noqa: BLE001 - the handler answers its own errors: this is one of ours
             _log.exception("connection_failed")
         finally:
             if self.transport is not None:
@@ -272,10 +275,13 @@ class Edge(RequestHandler):
         message, payload = self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
-        refusal = message.exc if isinstance(message, _ErrInfo) else None
-        request = make_request(ERROR if refusal else message, payload, self, None, self._task_handler)
-        if refusal is not None:
-            request[REFUSAL] = refusal
+        error = _refusal_of(message) if isinstance(message, _ErrInfo) else None
+        head = ERROR if isinstance(message, _ErrInfo) else message
+        task = asyncio.current_task()
+        assert task is not None
+        request = make_request(head, payload, self, _NO_WRITER, task)
+        if error is not None:
+            request[REFUSAL] = error
         self._current_request = request
         self._request_in_progress = True
         try:
@@ -287,7 +293,7 @@ class Edge(RequestHandler):
         finally:
             self._request_in_progress = False
             self._current_request = None
-            request._task = None  # noqa: SLF001 - a cycle through the traceback otherwise
+            del request._task  # noqa: SLF001 - a cycle through the traceback otherwise
             if self._handler_waiter is not None:
                 self._handler_waiter.set_result(None)
         if not keep or self._close or self._force_close:
@@ -384,10 +390,10 @@ class Edge(RequestHandler):
             channel.abort()
 
 
-def _parse_refusal(err_info: _ErrInfo) -> GatewayError:
-    """What aiohttp's parser refused, as one of ours. Its own words may repeat the line, so they are not used."""
+def _refusal_of(err_info: _ErrInfo) -> GatewayError:
+    """Our own, or one for what the parser refused; its words may repeat the line, so they are not used."""
+    if isinstance(err_info.exc, GatewayError):
+        return err_info.exc
     if "Too many headers" in err_info.message or type(err_info.exc).__name__ == "LineTooLong":
-        return GatewayError(
-            "head_too_large", f"the request has too many or too long header lines (at most {MAX_HEADERS})"
-        )
+        return GatewayError("head_too_large", f"too many or too long header lines (at most {MAX_HEADERS})")
     return GatewayError("bad_request", "malformed HTTP request")

@@ -58,7 +58,7 @@ class Handler:
             self._fail(error, request, response, observation, exchange)
         except ConnectionError:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the reason
             _log.exception("request_failed", request_id=observation.request_id)
             failure = GatewayError("internal", "the gateway failed; its log has the request id")
             self._fail(failure, request, response, observation, exchange)

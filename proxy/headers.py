@@ -158,9 +158,10 @@ def response_head(
     fates = _DOWNSTREAM
     for name, value in upstream.headers:
         fate = fates[name]
-        if fate == PASS or (fate == LENGTH and keep_length):
-            if not dropped or name.lower() not in dropped:
-                parts += (name, b": ", value, b"\r\n")
+        if not (fate == PASS or (fate == LENGTH and keep_length)):
+            continue
+        if not dropped or name.lower() not in dropped:
+            parts += (name, b": ", value, b"\r\n")
     parts.append(added)
     if framing == "chunked":
         parts.append(b"Transfer-Encoding: chunked\r\n")

@@ -5,13 +5,16 @@ aiohttp's low-level `web.Server`: its application layer would cost 15 % of the r
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from proxy import tcp
 from proxy.config.snapshot import Limits
-from proxy.edge import LINGERING_S, MAX_HEADERS, READ_BUFFER_BYTES, Edge
+from proxy.edge import MAX_HEADERS, READ_BUFFER_BYTES, Edge
+
+LINGERING_S: Final = 5.0
+"""How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
 
 
 class EdgeServer(web.Server):
@@ -48,7 +51,7 @@ class EdgeServer(web.Server):
 
     def _assert_settings(self) -> None:
         edge = self()
-        if edge._read_bufsize != READ_BUFFER_BYTES or edge.access_log is not None or not self.handler_cancellation:  # noqa: SLF001
+        if edge._read_bufsize != READ_BUFFER_BYTES or not self.handler_cancellation:  # noqa: SLF001
             raise RuntimeError("this version of aiohttp does not take the server's settings")
 
     @property

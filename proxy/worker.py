@@ -103,14 +103,17 @@ class Worker:
         server.draining = True
         listener.close()
         deadline = time.monotonic() + document.drain_timeout_ms / 1000
-        while server.close_idle() and time.monotonic() < deadline:
+        while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
             await asyncio.sleep(BUSY_CHECK_S)
         if server.live:
             _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
             middleware.stopping = True
         server.stop_sweeping()
         await server.shutdown(0.1)
-        await asyncio.sleep(0)  # the handlers that were cancelled hand over their records
+        for _ in range(100):  # the handlers that were cancelled hand over their records within a few turns of the loop
+            if not self._row[Cell.ACTIVE]:
+                break
+            await asyncio.sleep(BUSY_CHECK_S)
 
 
 def _ignore() -> None:
@@ -131,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         document = config_file.load(arguments.config, os.environ)
     except config_file.ConfigError as error:
         for complaint in error.complaints:
-            print(complaint, file=sys.stderr)
+            sys.stderr.write(f"{complaint}\n")
         return 2
 
     async def run() -> None:

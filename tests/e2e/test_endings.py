@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.raw import RawClient, connect
 from tests.fakes.scripted import Fin, ReadBody, ReadHead, ReadToEnd, Reset, Scripted, Send, Stall, Step, Tell, Wait
-from tests.fakes.worker import KEY, FakeWorker, document_of, running
+from tests.fakes.worker import KEY, document_of, running
 
 STREAM_BODY = b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
 PLAIN_BODY = b'{"model":"m","messages":[]}'
@@ -21,7 +21,7 @@ SSE_EOF_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnectio
 ROLE = b'data: {"id":"r1","model":"m-1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 TOKEN = b'data: {"id":"r1","model":"m-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 FINISH = b'data: {"id":"r1","model":"m-1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-USAGE = b'data: {"id":"r1","model":"m-1","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16}}\n\n'
+USAGE = b'data: {"id":"r1","model":"m-1","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":5}}\n\n'
 DONE = b"data: [DONE]\n\n"
 ERROR = b'data: {"error":{"message":"boom","type":"server_error","code":"overloaded_now"}}\n\n'
 LAST = b"0\r\n\r\n"

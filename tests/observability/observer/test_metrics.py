@@ -18,12 +18,12 @@ LABELS = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-@pytest.fixture()
+@pytest.fixture
 def observed(registry) -> RecordMetrics:
     return RecordMetrics(registry)
 
