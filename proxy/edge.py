@@ -1,7 +1,6 @@
 """The client side of a worker: our subclass of aiohttp's `RequestHandler`, on its low-level `web.Server`.
 
-aiohttp parses requests, runs one task for each and cancels it when the client leaves. What it decides by itself and a
-gateway must decide (architecture.md §6) is here:
+aiohttp parses requests. What it decides by itself and a gateway must decide is here:
 
 * Bytes are fed to its parser one message at a time. A head is collected whole, checked (`proxy.framing`) and only then
   parsed; the end of each body is followed, and what comes behind it waits until the request is answered. So a refusal
@@ -9,9 +8,8 @@ gateway must decide (architecture.md §6) is here:
 * Refusals (malformed heads, bad chunks, slow heads) reach the same handler as other requests do, as a `GatewayError`
   under `REFUSAL`: answered in JSON, recorded, and the offending line is shown to nobody.
 * Answers are written by `proxy.downstream`: head bytes as they are given, and a cut answer is cut, never ended.
-* One sweep over all connections, a few times a second, in place of a timer for each wait: slow heads, slow bodies,
-  readers that take nothing, and clients that left while their upload was paused (no read, so no EOF: only the TCP
-  state tells).
+* One sweep over all connections in place of a timer for each wait: slow heads, slow bodies, readers that take nothing,
+  and clients that left while their upload was paused (no read, so no EOF: only the TCP state tells).
 """
 
 import asyncio
@@ -239,7 +237,6 @@ class Edge(RequestHandler):
         self._refused = True
         self._left = 0
         self._chunked = None
-        self._lingering_time = 0.0
         self._body.set_exception(GatewayError("bad_request", f"malformed request body: {fault}"))
 
     # -- one request after the other ---------------------------------------------------------------------------------
@@ -253,6 +250,10 @@ class Edge(RequestHandler):
         try:
             while not self._force_close and await self._serve_next():
                 pass
+            if self._refused and self.transport is not None:
+                # A client that still sends would read a reset and no answer. Its leaving cancels this task.
+                self.transport.write_eof()
+                await asyncio.sleep(self._lingering_time)
         except ConnectionError:
             pass  # the client left while it was written to
         except Exception:  # noqa: BLE001 - the handler answers its own errors: this is one of ours
@@ -380,7 +381,7 @@ class Edge(RequestHandler):
             and self._body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
             and now - self._progress_at > limits.body_idle_timeout_ms / 1000
         ):
-            self._lingering_time = 0.0
+            self._refused = True
             self._body.set_exception(GatewayError("client_timeout", "the request body stopped arriving"))
         unsent = channel.get_write_buffer_size()
         if not unsent or self.written_bytes - unsent != self._taken:

@@ -66,6 +66,15 @@ async def test_shapes_that_two_parsers_read_differently_are_refused(
     assert SECRET.decode() not in shown.out + shown.err
 
 
+async def test_a_client_that_goes_on_sending_reads_its_refusal_all_the_same() -> None:
+    async with running(document_of("http://127.0.0.1:9")) as worker, connect(worker.port) as client:
+        client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost : x\r\nContent-Length: 3000000\r\n\r\n")
+        for _ in range(30):
+            client.send(b"x" * 100_000)
+            await client.writer.drain()
+        await refused(client, worker, 400, "bad_request")
+
+
 PARSER_REFUSALS = {
     "double Content-Length": b"Content-Length: 2\r\nContent-Length: 3\r\n",
     "odd Content-Length": b"Content-Length: +2\r\n",
