@@ -6,7 +6,7 @@ the backlog in place of being refused.
 
 SO_REUSEPORT would also let a second gateway of the same user take half of the connections in silence. So the first
 socket is bound without it, which fails where anybody listens, and only then opened for its siblings; Linux reads the
-option of both sides at each bind (tried on 6.1 and 6.18), so there is no moment at which two gateways both succeed.
+option of both sides at each bind (tried on 6.18), so there is no moment at which two gateways both succeed.
 """
 
 import errno

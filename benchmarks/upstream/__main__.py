@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sys
 
 import uvloop
 
@@ -13,7 +14,10 @@ from benchmarks.upstream.server import start
 
 async def run(host: str, port: int) -> None:
     """Serves until a signal comes."""
-    upstream = await start(host, port)
+    try:
+        upstream = await start(host, port)
+    except OSError as error:
+        sys.exit(f"simulated upstream: cannot listen on {host}:{port} ({error.strerror}); choose another --listen")
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
