@@ -2,8 +2,8 @@
 
 `hand_over` serialises a record (about 2 µs) and puts it into an open batch. A batch is sealed and sent when it holds
 32 KiB, or 5 ms after its first record: one send per record costs 14 % of the throughput. A batch is one message of a
-SOCK_SEQPACKET Unix socket and one JSON array, an element a line: first the CLOCK_MONOTONIC nanoseconds of its sealing
-(by which the observer knows how far it is behind), then the records.
+SOCK_SEQPACKET Unix socket and one JSON array, an element a line: first how many bytes of records wait here (by which
+the observer knows whether it is falling behind), then the records.
 
 The observer answers with a cumulative count, 8 bytes little-endian, of the records of this connection that it has
 settled: their lines are written, or counted by it as shed. So each record ends in exactly one cell of the board:
@@ -18,7 +18,6 @@ because a line written twice would be worse than one counted as lost that was wr
 import asyncio
 import errno
 import socket
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +56,8 @@ _QUEUED_BYTES = int(Cell.QUEUED_BYTES)
 
 
 class _Batch(NamedTuple):
-    message: bytes
+    body: bytes
+    """All of the message but its first element, which is made when it is sent."""
     records: int
     bytes: int
     """Of its records, as they were counted when they came in."""
@@ -166,9 +166,8 @@ class Emitter:
         self._send()
 
     def _seal(self) -> None:
-        head = str(time.monotonic_ns()).encode()
-        message = b"[" + b",\n".join([head, *self._open]) + b"]"
-        self._sealed.append(_Batch(message, len(self._open), self._open_bytes))
+        body = b",\n" + b",\n".join(self._open) + b"]"
+        self._sealed.append(_Batch(body, len(self._open), self._open_bytes))
         self._open.clear()
         self._open_bytes = 0
 
@@ -179,7 +178,7 @@ class Emitter:
         while sealed and self._sent - self._acknowledged < WINDOW_RECORDS:
             batch = sealed[0]
             try:
-                self._socket.send(batch.message)
+                self._socket.sendmsg((b"[%d" % self._queued_bytes, batch.body))
             except BlockingIOError:
                 self._loop.add_writer(self._socket.fileno(), self._on_writable)
                 self._writer_waits = True
@@ -195,6 +194,7 @@ class Emitter:
             sealed.popleft()
             self._queued_bytes -= batch.bytes
         self._row[Cell.QUEUED_BYTES] = self._queued_bytes
+        self._wake_closer()
 
     def _on_writable(self) -> None:
         if self._socket is not None:

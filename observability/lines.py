@@ -70,6 +70,16 @@ class LineWriter:
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
 
+    def abandon(self) -> None:
+        """Forget the lines that wait, and tell their `written` so. What is just being written is left to its fate."""
+        with self._changed:
+            left = list(self._queue)
+            self._queue.clear()
+            self._waiting_bytes -= sum(len(lines.data) for lines in left)
+        for lines in left:
+            if lines.written is not None:
+                lines.written(False)
+
     def close(self, timeout_s: float) -> bool:
         """Take no more, write what there is for at most `timeout_s`. False: lines are left behind.
 
@@ -79,12 +89,7 @@ class LineWriter:
             self._closing = True
             self._changed.notify_all()
         done = self.flush(timeout_s)
-        with self._changed:
-            left = list(self._queue)
-            self._queue.clear()
-        for lines in left:
-            if lines.written is not None:
-                lines.written(False)
+        self.abandon()
         if done:
             self._thread.join(timeout_s)
             if self._lock_fd is not None:

@@ -4,14 +4,14 @@ One event loop reads all workers. A batch is taken apart at once: metrics are co
 the exporter's threads, lines handed to the writer's thread. Nothing here waits for a collector or for stdout. A batch
 is acknowledged when its lines are written, or shed and counted.
 
-An observer that cannot keep up reads on and does less, by the age of what it reads (`load_of`): first no spans, at
-last no lines; metrics are always counted. What it does not read in time waits in the workers, which bound and count it.
+An observer that cannot keep up reads on and does less, by how much waits in the worker that it reads from (`load_of`):
+first no spans, at last no lines; metrics are always counted. Only what exceeds a worker's queue even then is lost to
+them, and the worker counts it.
 """
 
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from observability.emitter import RECORD_BYTES_MAX
+from observability.emitter import QUEUE_BYTES_MAX, RECORD_BYTES_MAX
 from observability.record import Record
 
 MESSAGE_BYTES_MAX = RECORD_BYTES_MAX + 4096
@@ -28,10 +28,10 @@ MESSAGE_BYTES_MAX = RECORD_BYTES_MAX + 4096
 MESSAGES_PER_WAKE = 8
 """Of one worker, before the next one has its turn: 8 x 32 KiB are about 20 ms of work."""
 
-SPANS_SHED_AGE_S = 1.0
-LINES_SHED_AGE_S = 3.0
-"""How old a batch may be when it is read. A worker holds some five seconds of full load (64 MiB): by shedding before
-that, nothing is lost uncounted by the metrics."""
+SPANS_SHED_BYTES = QUEUE_BYTES_MAX // 4
+LINES_SHED_BYTES = QUEUE_BYTES_MAX * 3 // 4
+"""What waits in a worker. An observer's restart at an ordinary load stays below the first: its backlog is worked
+through with spans and lines. Without spans an observer is twice as fast."""
 
 DRAIN_MESSAGES_MAX = 1024
 """Of one worker, at the end: more than a socket's buffer holds, and an end to it where a worker goes on sending."""
@@ -47,11 +47,11 @@ class Load(IntEnum):
     METRICS_ONLY = 2
 
 
-def load_of(age_s: float) -> Load:
-    """What an observer does that reads a batch `age_s` seconds after it was sealed."""
-    if age_s < SPANS_SHED_AGE_S:
+def load_of(waiting_bytes: int) -> Load:
+    """What an observer does with a batch behind which so many bytes of records wait in the worker."""
+    if waiting_bytes < SPANS_SHED_BYTES:
         return Load.ALL
-    return Load.NO_SPANS if age_s < LINES_SHED_AGE_S else Load.METRICS_ONLY
+    return Load.NO_SPANS if waiting_bytes < LINES_SHED_BYTES else Load.METRICS_ONLY
 
 
 class Sinks(Protocol):
@@ -64,19 +64,11 @@ class Sinks(Protocol):
 class Intake:
     """The listening socket and its connections."""
 
-    def __init__(
-        self,
-        path: Path,
-        loop: asyncio.AbstractEventLoop,
-        sinks: Sinks,
-        *,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop, sinks: Sinks) -> None:
         self._loop = loop
         self._sinks = sinks
         self.malformed = 0
         """Messages that were none of our emitter's."""
-        self._clock_ns = clock_ns
         self._connections: set[_Connection] = set()
         self._buffer = bytearray(MESSAGE_BYTES_MAX + 1)
         path.unlink(missing_ok=True)  # left by our predecessor
@@ -127,11 +119,11 @@ class Intake:
         """One message of one connection; False where it is none of our emitter's."""
         try:
             batch: list[Any] = orjson.loads(message)
-            sealed_ns = int(batch.pop(0))
-        except (ValueError, TypeError, IndexError, AttributeError):
+            load = load_of(batch.pop(0))
+        except (ValueError, TypeError, LookupError, AttributeError):
             self.malformed += 1
             return False
-        self._sinks.take(batch, load_of((self._clock_ns() - sealed_ns) / 1e9), settled)
+        self._sinks.take(batch, load, settled)
         return True
 
     def forget(self, connection: "_Connection") -> None:
