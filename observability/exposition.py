@@ -1,8 +1,8 @@
 """`GET /metrics`: the Prometheus text of the whole host.
 
-What all processes, living and dead, counted in prometheus-client's files (`<runtime>/metrics`), and what the board
-knows: drops, running requests, connections, generations. A file that cannot be read (its process was killed while it
-was made) is left out, the others count.
+What all processes, living and dead, counted in `<runtime>/metrics` (observers in prometheus-client's files, workers in
+their tallies), and what the board knows: drops, running requests, connections, generations. A file that cannot be read
+(its process was killed while it was made) is left out, the others count.
 """
 
 import struct
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from observability import names
 from observability.board import DROP_REASONS, Board, Cell
+from observability.tally import LABELS, request_totals
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -56,7 +57,18 @@ class HostCollector(Collector):
             else:
                 yield family
         yield dropped
+        yield self._requests()
         yield from self._gauges()
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily(
+            names.prometheus_name(names.SLUICEWAY_REQUESTS),
+            "Requests on the data listener, refused ones included",
+            labels=LABELS,
+        )
+        for labels, count in request_totals(self._folder).items():
+            family.add_metric(labels, count)
+        return family
 
     def _gauges(self) -> Iterator[Metric]:
         for name, unit, cell, text in (

@@ -8,16 +8,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from observability import names
 from observability.board import Cell
-from observability.ending import record_of, settle
+from observability.ending import settle
+from observability.facts import pack
 from observability.log import get_logger
 from observability.observation import Observation, now_ns
-from observability.record import Record
 from observability.sampling import Sampler, trace_context
 
 OBSERVATION: Final = web.RequestKey("sluiceway.observation", Observation)
@@ -28,14 +28,17 @@ UNRECORDED_PREFIX: Final = "/-/"
 MAX_TEXT_CHARACTERS: Final = 1024
 """Longest text taken from a header or path into a record: long enough for every user agent seen, short in a log."""
 
+_STARTED: Final = int(Cell.STARTED)  # to index with a member of an enumeration costs more than to count
+_ACTIVE: Final = int(Cell.ACTIVE)
+
 _log = get_logger(__name__)
 
 
 class Emitter(Protocol):
     """Where records go (`observability.emitter`)."""
 
-    def hand_over(self, record: Record) -> None:
-        """Take a record; never blocks, never raises."""
+    def hand_over(self, record: tuple[Any, ...]) -> None:
+        """Take what `facts.pack` made; never blocks, never raises."""
 
 
 class RequestCounter(Protocol):
@@ -66,8 +69,8 @@ class ObservationMiddleware:
         if request.raw_path.startswith(UNRECORDED_PREFIX):
             return await handler(request)
         row = self._row
-        row[Cell.STARTED] += 1
-        row[Cell.ACTIVE] += 1
+        row[_STARTED] += 1
+        row[_ACTIVE] += 1
         observation = self._open(request)
         request[OBSERVATION] = observation
         client_left = False
@@ -85,7 +88,7 @@ class ObservationMiddleware:
             observation.fail("internal", names.OUTCOME_GATEWAY_ERROR, names.ORIGIN_GATEWAY)
             raise
         finally:
-            row[Cell.ACTIVE] -= 1
+            row[_ACTIVE] -= 1
             self._record(observation, client_left=client_left)
 
     def _open(self, request: web.BaseRequest) -> Observation:
@@ -108,16 +111,10 @@ class ObservationMiddleware:
         """Phase 8. Nothing that goes wrong here may reach the request; the board still accounts for it."""
         try:
             settle(observation, client_left=client_left)
-            assert observation.outcome is not None
-            record = record_of(observation, now_ns())
-            self._counter.count(
-                observation.model_api,
-                observation.consumer or "",
-                observation.service,
-                observation.outcome,
-                record["fields"][names.HTTP_RESPONSE_STATUS_CODE],
-            )
-            self._emitter.hand_over(record)
+            outcome, status = observation.outcome, observation.status
+            assert outcome is not None
+            self._counter.count(observation.model_api, observation.consumer or "", observation.service, outcome, status)
+            self._emitter.hand_over(pack(observation, now_ns()))
         except Exception:  # noqa: BLE001 - the request is over and its bytes are right: say it and count it
             _log.exception("record_failed")
             self._row[Cell.HANDED] += 1

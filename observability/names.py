@@ -108,6 +108,14 @@ OUTCOME_UPSTREAM_ERROR: Final = "upstream_error"
 OUTCOME_UPSTREAM_ABORTED: Final = "upstream_aborted"
 OUTCOME_CLIENT_ABORTED: Final = "client_aborted"
 OUTCOME_GATEWAY_ERROR: Final = "gateway_error"
+OUTCOMES: Final = (
+    OUTCOME_OK,
+    OUTCOME_REJECTED,
+    OUTCOME_UPSTREAM_ERROR,
+    OUTCOME_UPSTREAM_ABORTED,
+    OUTCOME_CLIENT_ABORTED,
+    OUTCOME_GATEWAY_ERROR,
+)
 ORIGIN_CLIENT: Final = "client"
 ORIGIN_GATEWAY: Final = "gateway"
 ORIGIN_UPSTREAM: Final = "upstream"

@@ -10,13 +10,26 @@ What is left of the duration is the gateway's own.
 import time
 from typing import TYPE_CHECKING, Any
 
-from observability.record import Attempt, ClientSpan
-
 if TYPE_CHECKING:
     from observability.sampling import TraceContext
     from observability.scanners import RequestScanner, Scanner
 
 now_ns = time.monotonic_ns
+
+
+class Attempt:
+    """One try at one target: where, from when to when, and how it ended."""
+
+    __slots__ = ("address", "end_ns", "error", "port", "service", "start_ns", "status", "verdict")
+
+    def __init__(self, service: str, address: str, port: int, verdict: str) -> None:
+        self.start_ns = self.end_ns = now_ns()
+        self.service = service
+        self.address = address
+        self.port = port
+        self.status = 0
+        self.verdict = verdict
+        self.error: str | None = None
 
 
 class Observation:
@@ -25,9 +38,7 @@ class Observation:
     __slots__ = (
         "accepted_ns",
         "accepted_unix_ns",
-        "attempt_ns",
         "attempts",
-        "client",
         "client_address",
         "client_blocked_ns",
         "client_request_id",
@@ -36,7 +47,6 @@ class Observation:
         "consumer",
         "error_origin",
         "error_type",
-        "fields",
         "first_byte_ns",
         "first_event_ns",
         "first_token_ns",
@@ -53,6 +63,7 @@ class Observation:
         "request_id",
         "request_scanner",
         "response_bytes",
+        "route_fields",
         "sampled",
         "scanner",
         "service",
@@ -83,8 +94,8 @@ class Observation:
         self.user_agent: str | None = None
         self.client_request_id: str | None = None
         # what was decided
-        self.fields: dict[str, Any] | None = None
-        """Contract names that follow from the route: shared between requests, never written to."""
+        self.route_fields: Any = None
+        """Contract names that follow from the route, None without one: a dict that JSON takes, or its JSON."""
         self.labels: dict[str, str] | None = None
         self.model_api = ""
         self.consumer: str | None = None
@@ -92,7 +103,6 @@ class Observation:
         self.generation = 0
         self.logging = self.tracing = self.metrics = True
         self.attempts: list[Attempt] = []
-        self.client: ClientSpan | None = None
         # what passed
         self.stream = False
         self.request_bytes = 0
@@ -103,7 +113,6 @@ class Observation:
         """HTTP status that the client got; 0: it got none."""
         self.upstream_status = 0
         # clocks
-        self.attempt_ns = 0
         self.first_byte_ns = 0
         self.first_event_ns = 0
         self.first_token_ns = 0

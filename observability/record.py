@@ -1,8 +1,7 @@
-"""What is known of one finished exchange: the one schema between a worker and an observer.
+"""What is known of one finished exchange, under the names of the contract: what an observer works with.
 
-A worker makes one record for each request (`observability.middleware`), an observer turns it into one JSON line,
-one or two spans and a few metric observations. On the wire a record is one JSON object; records travel in batches,
-one object a line (`observability.emitter`).
+A worker packs what it saw of a request (`observability.facts`), an observer names it (`observer.naming`): that is a
+record, and it becomes one JSON line, one or two spans and a few metric observations.
 
 `fields` holds exactly the names of the contract (`observability.names`); what is unknown is absent, never null. The
 rest of the record is what spans need beside them.

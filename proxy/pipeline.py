@@ -7,12 +7,12 @@ closes it.
 """
 
 import asyncio
-import random
 from typing import Any, Final
 
+import orjson
+
 from observability import names
-from observability.observation import now_ns
-from observability.record import Attempt as AttemptRecord
+from observability.observation import Attempt as AttemptRecord
 from observability.scanners import request_scanner
 from proxy.attempt import Attempt
 from proxy.auth import authenticate, credential_of
@@ -33,7 +33,7 @@ class Pipeline:
 
     def __init__(self) -> None:
         self._pools: dict[str, tuple[Service, Pool]] = {}
-        self._fields: dict[int, tuple[Route, dict[str, Any]]] = {}
+        self._fields: dict[int, tuple[Route, orjson.Fragment]] = {}
         self._running: dict[str, int] = {}
 
     async def run(self, exchange: Exchange) -> None:
@@ -67,7 +67,7 @@ class Pipeline:
         exchange.route = route
         observation = exchange.observation
         model_api = route.model_api
-        observation.fields = self._route_fields(route)
+        observation.route_fields = self._route_fields(route)
         observation.model_api = model_api.name
         observation.metrics, observation.logging, observation.tracing = (
             model_api.metrics,
@@ -78,12 +78,13 @@ class Pipeline:
             observation.labels = dict(model_api.labels)
         return route
 
-    def _route_fields(self, route: Route) -> dict[str, Any]:
+    def _route_fields(self, route: Route) -> orjson.Fragment:
+        """What every record of a route says, as JSON already."""
         cached = self._fields.get(id(route))
         if cached is not None and cached[0] is route:
             return cached[1]
         operation, model_api = route.operation, route.model_api
-        fields = {
+        fields: dict[str, Any] = {
             names.HTTP_ROUTE: route.template,
             names.GEN_AI_OPERATION_NAME: operation.gen_ai_operation,
             names.GEN_AI_PROVIDER_NAME: model_api.target.service.provider.name,
@@ -97,8 +98,9 @@ class Pipeline:
             fields[names.GEN_AI_OUTPUT_TYPE] = operation.output_type
         if len(self._fields) >= MAX_CACHED_ROUTES:
             self._fields.clear()
-        self._fields[id(route)] = (route, fields)
-        return fields
+        fragment = orjson.Fragment(orjson.dumps(fields))
+        self._fields[id(route)] = (route, fragment)
+        return fragment
 
     def _authenticate(self, exchange: Exchange, route: Route) -> None:
         exchange.credential = credential_of(exchange.headers)
@@ -159,7 +161,7 @@ class Pipeline:
         if body.empty or not body.small:
             observation.request_scanner = scanner
         else:
-            payload = await body.read_whole()
+            payload = body.take_arrived() or await body.read_whole()
             scanner.whole(payload)  # 2 µs at once, where piece by piece costs 10
             observation.request_scanner = scanner
             if scanner.stream and operation.asks_usage and route.model_api.include_usage:
@@ -170,35 +172,10 @@ class Pipeline:
         fresh = operation.creates_job
         retried = False
         while True:
-            record = self._begin_attempt(exchange, service)
+            record = AttemptRecord(service.name, service.host, service.port, Verdict.CLIENT_LEFT)
+            observation.attempts.append(record)
             attempt = Attempt(exchange, route, service, pool, record)
             if await attempt.run(payload, fresh=fresh, retried=retried) is Verdict.DONE:
                 return
             exchange.body.rewind()
             fresh = retried = True
-
-    def _begin_attempt(self, exchange: Exchange, service: Service) -> AttemptRecord:
-        observation = exchange.observation
-        observation.attempt_ns = now_ns()
-        started_ns = observation.accepted_unix_ns + observation.attempt_ns - observation.accepted_ns
-        record: AttemptRecord = {
-            "span_id": f"{random.getrandbits(64):016x}" if observation.attempts else "",
-            "start_ns": started_ns,
-            "end_ns": started_ns,
-            "service": service.name,
-            "address": service.host,
-            "port": service.port,
-            "verdict": Verdict.CLIENT_LEFT,
-        }
-        if len(observation.attempts) == 1:  # a second attempt: now the first is worth a span of its own too
-            observation.attempts[0]["span_id"] = f"{random.getrandbits(64):016x}"
-        observation.attempts.append(record)
-        if observation.client is None:
-            observation.client = {
-                "span_id": observation.client_span_id,
-                "start_ns": started_ns,
-                "end_ns": started_ns,
-                "address": service.host,
-                "port": service.port,
-            }
-        return record

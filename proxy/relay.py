@@ -115,12 +115,7 @@ async def _drain(response: Downstream, observation: Observation) -> None:
 
 def _open_scanner(exchange: Exchange, head: ResponseHead) -> str:
     """Attach the scanner that the response's type asks for; answers the media type."""
-    content_type = content_encoding = ""
-    for name, value in head.headers:
-        if len(name) == 12 and name.lower() == b"content-type":
-            content_type = value.decode("latin-1")
-        elif len(name) == 16 and name.lower() == b"content-encoding":
-            content_encoding = value.decode("latin-1")
+    content_type = head.content_type.decode("latin-1")
     kind = content_type.partition(";")[0].strip().lower()
     route = exchange.route
     assert route is not None
@@ -128,7 +123,7 @@ def _open_scanner(exchange: Exchange, head: ResponseHead) -> str:
     observation.stream = kind == EVENT_STREAM
     operation: Any = route.operation
     observation.scanner = response_scanner(
-        operation.protocol, operation.name, content_type, head.status, content_encoding
+        operation.protocol, operation.name, content_type, head.status, head.content_encoding.decode("latin-1")
     )
     return kind
 

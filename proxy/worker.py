@@ -22,16 +22,17 @@ from pathlib import Path
 import uvloop
 
 from observability.board import Board, Cell
-from observability.counters import RequestCounter
 from observability.emitter import Emitter
 from observability.log import get_logger, set_up
 from observability.middleware import ObservationMiddleware
 from observability.sampling import sampler
+from observability.tally import RequestCounter
 from proxy.config import file as config_file
 from proxy.config.model import Document
 from proxy.config.snapshot import compile_snapshot
 from proxy.handler import Handler
 from proxy.pipeline import Pipeline
+from proxy.runtime import METRICS
 from proxy.server import EdgeServer
 
 _log = get_logger(__name__)
@@ -73,7 +74,8 @@ class Worker:
         emitter = Emitter(arguments.runtime / f"observer-{observer}.sock", self._row, loop)
         pipeline = Pipeline()
         handler = Handler(snapshot, pipeline, self._row)
-        middleware = ObservationMiddleware(emitter, RequestCounter(), self._row, sampler(os.environ))
+        counter = RequestCounter(arguments.runtime / METRICS, arguments.slot)
+        middleware = ObservationMiddleware(emitter, counter, self._row, sampler(os.environ))
         server = EdgeServer(middleware.wrap(handler), snapshot.limits)
         listener = await loop.create_server(server, sock=socket.socket(fileno=arguments.fd))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 import orjson
 
 from observability.emitter import QUEUE_BYTES_MAX, RECORD_BYTES_MAX
-from observability.record import Record
 
 MESSAGE_BYTES_MAX = RECORD_BYTES_MAX + 4096
 """A batch holds one big record or 32 KiB of small ones, and a head of some digits."""
@@ -57,8 +56,11 @@ def load_of(waiting_bytes: int) -> Load:
 class Sinks(Protocol):
     """Where the parts of a record go; `observer.sinks` has the real one."""
 
-    def take(self, records: list[Record], load: Load, settled: Callable[[int], None]) -> None:
-        """Work through a batch. Never raises. `settled` is called once with the number of records, in any thread."""
+    def take(self, batch: list[Any], load: Load, settled: Callable[[int], None]) -> None:
+        """Work through a batch of records as the workers packed them. Never raises.
+
+        `settled` is called once with the number of records, in any thread.
+        """
 
 
 class Intake:

@@ -1,14 +1,17 @@
 """Where the parts of a record go: metrics, spans, line; each may fail or be shed without the others."""
 
 from collections.abc import Callable
+from typing import Any
 
 from observability.counters import DropCounters
+from observability.facts import unpack
 from observability.lines import LineWriter
 from observability.log import get_logger
 from observability.observer.export import SpanExport
 from observability.observer.intake import Load
 from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
+from observability.observer.naming import record_of
 from observability.observer.spans import SpanEncoder
 from observability.record import Record
 
@@ -31,8 +34,9 @@ class RecordSinks:
         self._tracing = tracing
         self._line_encoder = LineEncoder()
 
-    def take(self, records: list[Record], load: Load, settled: Callable[[int], None]) -> None:
+    def take(self, batch: list[Any], load: Load, settled: Callable[[int], None]) -> None:
         """Work through a batch: `intake.Sinks`."""
+        records = self._named(batch)
         for record in records:
             try:
                 self._metrics.observe(record)
@@ -40,7 +44,17 @@ class RecordSinks:
                 _log.exception("metrics_failed")
         if self._tracing is not None:
             self._take_spans(*self._tracing, records, load)
-        self._take_lines(records, load, settled)
+        self._take_lines(records, load, lambda: settled(len(batch)))
+
+    def _named(self, batch: list[Any]) -> list[Record]:
+        records = []
+        for packed in batch:
+            try:
+                records.append(record_of(unpack(packed)))
+            except Exception:  # noqa: BLE001  (as below)
+                _log.exception("record_malformed")
+                self._drops.records("malformed")
+        return records
 
     def _take_spans(self, encoder: SpanEncoder, export: SpanExport, records: list[Record], load: Load) -> None:
         for record in records:
@@ -56,7 +70,7 @@ class RecordSinks:
             if spans:
                 export.offer(b"".join(spans), len(spans))
 
-    def _take_lines(self, records: list[Record], load: Load, settled: Callable[[int], None]) -> None:
+    def _take_lines(self, records: list[Record], load: Load, settled: Callable[[], None]) -> None:
         lines: list[bytes] = []
         encode = self._line_encoder.encode
         shed = 0
@@ -73,9 +87,8 @@ class RecordSinks:
                 self._drops.records("malformed")
         if shed:
             self._drops.records("behind", shed)
-        total = len(records)
         if not lines:
-            settled(total)
+            settled()
             return
         count = len(lines)
         drops = self._drops
@@ -83,11 +96,11 @@ class RecordSinks:
         def written(well: bool) -> None:
             if not well:
                 drops.records("lines_failed", count)
-            settled(total)
+            settled()
 
         if not self._lines.write(b"".join(lines), written):
             drops.records("lines_blocked", count)
-            settled(total)
+            settled()
 
 
 def _span_count(record: Record) -> int:

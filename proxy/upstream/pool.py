@@ -79,7 +79,7 @@ class Pool:
         """
         while True:
             if not fresh:
-                connection = self._take_idle()
+                connection = self.take_idle()
                 if connection is not None:
                     return connection
             if not self._take_place(fresh):
@@ -119,7 +119,8 @@ class Pool:
 
     # ------------------------------------------------------------------------------------------------- idle connections
 
-    def _take_idle(self) -> Connection | None:
+    def take_idle(self) -> Connection | None:
+        """What `acquire()` gives where it need not wait; None where it must be asked."""
         now = self._clock()
         while self._idle:
             connection, _ = self._idle.popitem()

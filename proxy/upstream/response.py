@@ -53,6 +53,11 @@ class ResponseHead:
     """How the body ends: after content_length bytes, with the last chunk, with the connection; `none`: no body."""
     keep_alive: bool
     """The upstream lets the connection serve another request afterwards."""
+    content_type: bytes
+    content_encoding: bytes
+    """As they came, empty where they did not; of several lines the last."""
+    connection: bytes | None
+    """All `Connection` lines, joined by commas; None where there is none."""
 
 
 class ResponseReader:
@@ -64,6 +69,8 @@ class ResponseReader:
     __slots__ = (
         "_body_bytes",
         "_connection",
+        "_content_encoding",
+        "_content_type",
         "_direct_bytes",
         "_framing_bytes",
         "_head_bytes",
@@ -102,6 +109,8 @@ class ResponseReader:
         self._length: bytes | None = None
         self._transfer_encoding: bytes | None = None
         self._connection: bytes | None = None
+        self._content_type = b""
+        self._content_encoding = b""
         self._interim = 0
         self._head_bytes = 0
         self._framing_bytes = 0
@@ -210,11 +219,17 @@ class ResponseReader:
         if self.head is not None:
             return  # a trailer, or a response nobody asked for
         self._headers.append((name, value))
-        # Only three names frame the message: told apart by their length, so that lower() is called for hardly another.
+        # Only five names matter here: told apart by their length, so that lower() is called for hardly another.
         length = len(name)
         if length == 14:
             if name.lower() == b"content-length":
                 self._length = value
+        elif length == 12:
+            if name.lower() == b"content-type":
+                self._content_type = value
+        elif length == 16:
+            if name.lower() == b"content-encoding":
+                self._content_encoding = value
         elif length == 17:
             if name.lower() == b"transfer-encoding":
                 before = self._transfer_encoding
@@ -245,6 +260,9 @@ class ResponseReader:
             content_length,
             framing,
             framing != "eof" and self._keeps_alive(version),
+            self._content_type,
+            self._content_encoding,
+            self._connection,
         )
         if framing == "none" or (framing == "length" and content_length == 0):
             self.complete = True
@@ -277,6 +295,7 @@ class ResponseReader:
         self._headers = []
         self._reason = b""
         self._length = self._transfer_encoding = self._connection = None
+        self._content_type = self._content_encoding = b""
 
     def _check_head(self, status: int, version: str) -> None:
         if status > 599:

@@ -5,16 +5,19 @@ The seam is the emitter, the narrowest there is: requests come through a real so
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry
 
 from observability.board import CELLS, Cell
-from observability.counters import RequestCounter
+from observability.facts import unpack
 from observability.middleware import ObservationMiddleware
+from observability.observer.naming import record_of
 from observability.record import Record
+from observability.tally import RequestCounter
 from proxy.config import file as config_file
 from proxy.config.snapshot import compile_snapshot
 from proxy.handler import Handler
@@ -37,10 +40,10 @@ class FakeWorker:
         self.handler: Handler
         self.pipeline: Pipeline
 
-    def hand_over(self, record: Record) -> None:
-        """As the emitter does, by way of JSON."""
+    def hand_over(self, record: tuple[Any, ...]) -> None:
+        """As the emitter and an observer do, by way of JSON."""
         self.row[Cell.HANDED] += 1
-        self.records.put_nowait(orjson.loads(orjson.dumps(record)))
+        self.records.put_nowait(record_of(unpack(orjson.loads(orjson.dumps(record)))))
 
     async def fields(self) -> dict[str, Any]:
         """The fields of the next record."""
@@ -83,7 +86,8 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
     worker = FakeWorker()
     worker.pipeline = Pipeline()
     worker.handler = Handler(snapshot, worker.pipeline, worker.row)
-    counter = RequestCounter(CollectorRegistry())
+    with tempfile.TemporaryDirectory() as folder:
+        counter = RequestCounter(Path(folder), 0)  # mapped: it needs its name no longer
     middleware = ObservationMiddleware(worker, counter, worker.row, lambda _: True)
     worker.server = EdgeServer(middleware.wrap(worker.handler), snapshot.limits)
     listener = await asyncio.get_running_loop().create_server(worker.server, worker.host, 0)

@@ -12,10 +12,13 @@ from observability.board import Board, Cell
 from observability.exposition import exposition
 
 PROCESS = """
-from observability.counters import DropCounters, RequestCounter
+from pathlib import Path
+from observability.counters import DropCounters
 from observability.observer.metrics import RecordMetrics
+from observability.tally import RequestCounter
 from tests.observability.records import record
-RequestCounter().count("chat", "search-team", "qwen", "ok", 200)
+import os
+RequestCounter(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), 0).count("chat", "search-team", "qwen", "ok", 200)
 RecordMetrics().observe(record())
 DropCounters().records("lines_blocked", 2)
 """
