@@ -5,7 +5,6 @@ a worker only packs what it saw, and the observer, which has a core of its own, 
 (`observability.observer.naming`). Worker and observer are always of one installation: the order is no contract.
 """
 
-from dataclasses import fields
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -84,7 +83,7 @@ _MADE_HERE = 5
 _DEEPER = {"trace_id": "trace.trace_id", "parent_span_id": "trace.parent_span_id", "tracestate": "trace.tracestate"}
 # One call into C for forty attributes: 1 µs.
 _of_observation = attrgetter(*(_DEEPER.get(name, name) for name in Facts._fields[_MADE_HERE:]))
-_of_findings = attrgetter(*(field.name for field in fields(Findings)))
+_of_findings = attrgetter(*Findings.NAMES)
 _of_attempt = attrgetter(*AttemptFacts._fields)
 
 
@@ -104,8 +103,11 @@ def pack(observation: Observation, end_ns: int) -> tuple[Any, ...]:
 def unpack(packed: list[Any]) -> Facts:
     """What `pack` made, after its way through JSON. TypeError or ValueError where it is anything else."""
     facts = Facts._make(packed)
-    findings = facts.findings
+    findings = None
+    if facts.findings is not None:
+        findings = Findings()
+        vars(findings).update(zip(Findings.NAMES, facts.findings, strict=True))  # type: ignore[call-overload]
     return facts._replace(
-        findings=None if findings is None else Findings(*findings),  # type: ignore[misc]  # a list, from JSON
+        findings=findings,
         attempts=[AttemptFacts._make(attempt) for attempt in facts.attempts],
     )

@@ -1,19 +1,23 @@
 """What a scanner learns from the bytes of one response. Data only: scanners write it, the record reads it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import ClassVar
 
 
-@dataclass(slots=True)
 class Findings:
     """Facts of one response. None means: the response did not say.
 
-    Tokens are normalised: `input_tokens` is the total, cached ones included, for every protocol.
+    Tokens are normalised: `input_tokens` is the total, cached ones included, for every protocol. What nobody has set is
+    the class's: a response says a few of these, and to set them all to None first costs more than to read it.
     """
+
+    NAMES: ClassVar[tuple[str, ...]]
+    """Of all facts, in their order here."""
 
     response_id: str | None = None
     response_model: str | None = None
     upstream_request_id: str | None = None
-    finish_reasons: list[str] = field(default_factory=list)
+    finish_reasons: Sequence[str] = ()
     """One per choice, in the order of their index; bounded to 128."""
 
     input_tokens: int | None = None
@@ -51,3 +55,6 @@ class Findings:
     """The provider's code of an error that the response carries, whatever its HTTP status."""
     failed: bool = False
     """The scanner met what it cannot read and switched itself off: what is known may be incomplete."""
+
+
+Findings.NAMES = tuple(name for name in Findings.__annotations__ if name != "NAMES")

@@ -62,10 +62,9 @@ class ObservationMiddleware:
     def wrap(self, handler: Handler) -> Handler:
         """The handler with this middleware around it, as `web.Server` takes it."""
 
-        return partial(self.__call__, handler=handler)
+        return partial(self._observe, handler)
 
-    async def __call__(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
-        """aiohttp's middleware signature."""
+    async def _observe(self, handler: Handler, request: web.BaseRequest) -> web.StreamResponse:
         if request.raw_path.startswith(UNRECORDED_PREFIX):
             return await handler(request)
         row = self._row
@@ -94,7 +93,7 @@ class ObservationMiddleware:
     def _open(self, request: web.BaseRequest) -> Observation:
         headers = request.headers
         # 128 bits for the request, 128 for a trace of its own, 64 each for two spans: drawn and written out at once
-        digits = f"{random.getrandbits(384):096x}"
+        digits = random.randbytes(48).hex()  # noqa: S311 - ids, not secrets
         trace = trace_context(headers, digits[32:64])
         observation = Observation(digits[:32], trace, digits[64:80], digits[80:])
         observation.sampled = self._sample(trace)

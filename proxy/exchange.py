@@ -42,7 +42,8 @@ class Exchange:
         response: "Downstream",
         body: "RequestBody",
         method: str,
-        target: str,
+        path: str,
+        query: str,
         headers: Mapping[str, str],
         raw_headers: RawHeaders,
         http_1_0: bool,
@@ -54,8 +55,8 @@ class Exchange:
         self.response = response
         self.body = body
         self.method = method
-        self.path, mark, query = target.partition("?")
-        self.query = mark + query
+        self.path = path
+        self.query = query
         """With its question mark, empty where there is none. Both raw, as they came."""
         self.headers = headers
         self.raw_headers = raw_headers

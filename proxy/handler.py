@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_LENGTH, EXPECT
 
 from observability.board import Cell
 from observability.log import get_logger
@@ -21,7 +22,11 @@ from proxy.exchange import Exchange
 from proxy.headers import connection_line
 from proxy.pipeline import Pipeline
 
+MAX_PATH_CHARACTERS: Final = 2048
+"""Of a path in a record; browsers and servers stop at about as much."""
+
 _log = get_logger(__name__)
+_ACTIVE: Final = int(Cell.ACTIVE)
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -70,14 +75,14 @@ class Handler:
         self, request: web.BaseRequest, response: DownstreamResponse, observation: Observation, snapshot: Snapshot
     ) -> Exchange:
         message: Any = request._message  # noqa: SLF001 - aiohttp's public properties parse again on every access
-        target: str = message.path
+        path, mark, query = message.path.partition("?")
         observation.method = message.method
-        observation.path = _loggable(target.partition("?")[0])
-        version = message.version
-        observation.protocol_version = f"{version.major}.{version.minor}"
+        observation.path = path if len(path) < MAX_PATH_CHARACTERS and path.isascii() else _loggable(path)
+        http_1_0 = message.version.minor == 0
+        observation.protocol_version = "1.0" if http_1_0 else "1.1"
         headers = message.headers
-        length = headers.get("Content-Length")
-        expect = headers.get("Expect")
+        length = headers.get(CONTENT_LENGTH)
+        expect = headers.get(EXPECT)
         if expect is not None and expect.lower() != "100-continue":
             raise GatewayError("bad_request", "the only expectation served is 100-continue")
         body = RequestBody(
@@ -95,16 +100,17 @@ class Handler:
             response=response,
             body=body,
             method=message.method,
-            target=target,
+            path=path,
+            query=mark + query,
             headers=headers,
             raw_headers=message.raw_headers,
-            http_1_0=version.minor == 0,
+            http_1_0=http_1_0,
             keep_alive=not message.should_close and not edge.last_request,
         )
 
     def _admit(self) -> None:
         limit = self.snapshot.limits.max_inflight_requests
-        if self._row[Cell.ACTIVE] > limit:
+        if self._row[_ACTIVE] > limit:
             raise GatewayError("overloaded", f"the gateway has {limit} requests running, its limit")
 
     def _fail(
@@ -188,5 +194,5 @@ class Handler:
 
 def _loggable(path: str) -> str:
     """A path as a record may carry it: bounded, and with surrogates (bytes that are no UTF-8) made visible."""
-    path = path[:2048]
+    path = path[:MAX_PATH_CHARACTERS]
     return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -165,11 +165,10 @@ class JsonScanner(Scanner):
         if self._fields is not None:
             self._fields.feed(data)
             self._read_fields(self._fields)
-        elif self._is_read:
-            if data.strip():  # something follows the document: a client's JSON parser will refuse the body
-                self.switch_off()
-        else:
+        elif not self._is_read:
             self._hold(data)
+        elif data.strip():  # something follows the document: a client's JSON parser will refuse the body
+            self.switch_off()
 
     def _hold(self, data: bytes) -> None:
         self._held.append(data)

@@ -37,7 +37,7 @@ class _EnvelopeReader(Reader):
     __slots__ = ("_named",)
 
     def __init__(self, findings: Findings) -> None:
-        super().__init__(findings)
+        self.findings = findings
         self._named = False
 
     def _read_envelope(self, document: dict[str, Any]) -> None:
@@ -72,7 +72,8 @@ class _ChoicesReader(_EnvelopeReader):
     __slots__ = ("_choices",)
 
     def __init__(self, findings: Findings) -> None:
-        super().__init__(findings)
+        self.findings = findings
+        self._named = False
         self._choices = Choices()
 
     def _has_output(self, choice: dict[str, Any]) -> bool:
@@ -89,7 +90,15 @@ class _ChoicesReader(_EnvelopeReader):
     def body(self, document: dict[str, Any]) -> None:
         """A whole answer."""
         self._read_envelope(document)
-        self._read_choices(document.get("choices"))
+        choices = document.get("choices")
+        if isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], dict):  # as nearly always
+            reason = text_of(choices[0].get("finish_reason"))
+            if reason is not None:
+                self.findings.finish_reasons = [reason]
+            if self._has_output(choices[0]):
+                self.output()
+        else:
+            self._read_choices(choices)
 
     def _read_choices(self, choices: object) -> None:
         if not isinstance(choices, list):

@@ -4,7 +4,7 @@ Official SDKs send `messages` before `model`, so with inline images the model co
 whole and small is decoded at once (`whole`); any other passes through `wire.json_fields` piece by piece.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,7 +16,6 @@ WHOLE_BYTES_MAX = 65536
 
 _OPENAI = Paths([("model",), ("stream",), ("stream_options",), ("n",), ("size",)])
 _DASHSCOPE = Paths([("model",), ("parameters", "n"), ("parameters", "size")])
-_WATCHED = (b'"model"', b'"stream"', b'"stream_options"')
 
 
 class RequestScanner:
@@ -100,7 +99,7 @@ class RequestScanner:
         if self._off or self._paths is None:
             return
         # orjson keeps the last of several equal keys silently, and a key may be written with \u escapes.
-        if len(body) <= WHOLE_BYTES_MAX and b"\\u00" not in body and all(body.count(key) <= 1 for key in _WATCHED):
+        if len(body) <= WHOLE_BYTES_MAX and b"\\u00" not in body and not _repeats(body):
             try:
                 document = orjson.loads(body)
             except orjson.JSONDecodeError:
@@ -124,12 +123,17 @@ class RequestScanner:
         self.duplicates = fields.duplicates
 
     def _read_document(self, document: dict[str, Any], paths: Paths) -> None:
-        for path in paths.paths:
-            value: Any = document
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                self._read(path, value)
+        model = document.get("model")
+        if model is not None:
+            self.model = model if isinstance(model, str) and model else None
+        rest = _REST_OF[paths]
+        if not rest.keys.isdisjoint(document):
+            for path in rest.paths:
+                value: Any = document
+                for key in path:
+                    value = value.get(key) if isinstance(value, dict) else None
+                if value is not None:
+                    self._read(path, value)
 
     def _read(self, path: Path, value: Any) -> None:
         key = path[-1]
@@ -144,6 +148,29 @@ class RequestScanner:
             self.n = value if type(value) is int and value >= 0 else None
         elif key == "size":
             self.size = value if isinstance(value, str) and len(value) <= 64 else None
+
+
+class _Rest(NamedTuple):
+    """What is read beside the model, and the keys of the document by which to see at once that there is nothing."""
+
+    keys: frozenset[str]
+    paths: tuple[Path, ...]
+
+
+def _rest_of(paths: Paths) -> _Rest:
+    rest = tuple(path for path in paths.paths if path != ("model",))
+    return _Rest(frozenset(path[0] for path in rest), rest)
+
+
+_REST_OF = {paths: _rest_of(paths) for paths in (_OPENAI, _DASHSCOPE)}
+
+
+def _repeats(body: bytes) -> bool:
+    """May a key that servers could disagree on be there twice?"""
+    if body.count(b'"model"') > 1:
+        return True
+    # "stream" with its quote covers stream_options too; without either, one search is enough
+    return b'"stream' in body and (body.count(b'"stream"') > 1 or body.count(b'"stream_options"') > 1)
 
 
 def paths_of(protocol: str) -> Paths | None:

@@ -16,7 +16,8 @@ COUNT_MAX = 2**53
 _SIZE = re.compile(r"(\d{1,6})[x*](\d{1,6})")
 _MEDIA = frozenset({"image_tokens", "audio_tokens", "video_tokens"})
 _UNITS = frozenset({"image_count", "characters", "seconds", "width", "size"})
-_BEYOND_TOKENS = _MEDIA | _UNITS
+_DETAILS = frozenset(f"{tokens}_tokens_details" for tokens in ("prompt", "input", "completion", "output"))
+_BEYOND_TOKENS = _MEDIA | _UNITS | _DETAILS
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -45,20 +46,21 @@ def read_usage(findings: Findings, usage: object) -> None:
         findings.input_tokens = tokens
     if (tokens := _first(usage, "completion_tokens", "output_tokens")) is not None:
         findings.output_tokens = tokens
-    inputs = _details(usage, "prompt_tokens_details", "input_tokens_details")
-    outputs = _details(usage, "completion_tokens_details", "output_tokens_details")
-    if inputs or outputs or not _BEYOND_TOKENS.isdisjoint(usage):
+    if not _BEYOND_TOKENS.isdisjoint(usage):
+        inputs = _details(usage, "prompt_tokens_details", "input_tokens_details")
+        outputs = _details(usage, "completion_tokens_details", "output_tokens_details")
         _read_details(findings, usage, inputs, outputs)
 
 
 def _read_details(
     findings: Findings, usage: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> None:
-    if (tokens := count_of(inputs.get("cached_tokens"))) is not None:
-        findings.cache_read_tokens = tokens
-    if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
-        findings.cache_creation_tokens = tokens
-    if (tokens := count_of(outputs.get("reasoning_tokens"))) is not None:
+    if inputs:
+        if (tokens := count_of(inputs.get("cached_tokens"))) is not None:
+            findings.cache_read_tokens = tokens
+        if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
+            findings.cache_creation_tokens = tokens
+    if outputs and (tokens := count_of(outputs.get("reasoning_tokens"))) is not None:
         findings.reasoning_tokens = tokens
     if not (_MEDIA.isdisjoint(inputs) and _MEDIA.isdisjoint(outputs) and _MEDIA.isdisjoint(usage)):
         _read_media(findings, usage, inputs, outputs)
