@@ -12,6 +12,7 @@ from observability.scanners import dashscope, openai, request
 from observability.scanners.base import DecodingScanner, JsonScanner, Reader, Scanner, SseScanner
 from observability.scanners.request import RequestScanner
 from observability.wire.decode import Decoder, UnreadableEncodingError
+from observability.wire.json_paths import Paths
 
 __all__ = ["RequestScanner", "Scanner", "request_scanner", "response_scanner"]
 
@@ -48,8 +49,13 @@ def response_scanner(
 
 def request_scanner(protocol: str, operation: str, content_type: str) -> RequestScanner:
     """A scanner for the body of one request. Bodies that are not JSON are not read: everything stays unknown."""
+    return RequestScanner(_request_paths(protocol, operation, content_type))
+
+
+@lru_cache(maxsize=1024)  # as below
+def _request_paths(protocol: str, operation: str, content_type: str) -> Paths | None:
     framing, _ = _reading(protocol, operation, content_type)
-    return RequestScanner(request.paths_of(protocol) if framing is JsonScanner else None)
+    return request.paths_of(protocol) if framing is JsonScanner else None
 
 
 @lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry

@@ -147,7 +147,8 @@ class JsonScanner(Scanner):
     __slots__ = ("_early_loads", "_fields", "_held", "_held_bytes", "_is_read", "_reader")
 
     def __init__(self, reader: Reader) -> None:
-        super().__init__(reader.findings)
+        self.findings = reader.findings
+        self._off = False
         self._reader = reader
         self._held: list[bytes] = []
         self._held_bytes = 0

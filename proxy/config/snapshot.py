@@ -1,8 +1,8 @@
 """The configuration in force, compiled for serving: immutable, numbered, one assignment to swap.
 
 A worker holds one `Snapshot` and each exchange pins the one it began with. Everything that can be worked out
-beforehand is: a request is matched by looking up its host, its path and its method, a credential by its digest. No
-plain consumer key is kept.
+beforehand is: a request is matched by looking up its host, its path and its method, a credential by its digest. A
+plain consumer key is kept only once it is used, as long as the snapshot lives: to hash it again is 3 µs a request.
 
 Matching: every path of every Model API (base path + the path of an operation, with and without trailing slash) is
 entered into a dict per domain; where two Model APIs have the same path, the longer base path comes first, then the
@@ -171,6 +171,8 @@ class Snapshot:
     _parents: dict[str, _Table] = field(repr=False)
     """`*.example.com`, under `.example.com`."""
     _any: _Table = field(repr=False)
+    _in_use: dict[str, Consumer] = field(default_factory=dict, repr=False)
+    """By plain key."""
 
     def match(self, method: str, host: str, path: str) -> Route:
         """The route of a request.
@@ -191,7 +193,12 @@ class Snapshot:
 
     def consumer_of(self, credential: str) -> Consumer | None:
         """Whose credential it is; None if nobody's."""
-        return self._by_digest.get(sha256(credential.encode("utf-8", "surrogateescape")).digest())
+        known = self._in_use.get(credential)
+        if known is None:
+            known = self._by_digest.get(sha256(credential.encode("utf-8", "surrogateescape")).digest())
+            if known is not None:  # what is nobody's is forgotten: there are no more entries than keys
+                self._in_use[credential] = known
+        return known
 
     def _table_of_parent(self, host: str) -> _Table:
         if len(host) <= HOST_BYTES_MAX:
