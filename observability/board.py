@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class Cell(IntEnum):
-    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES and GENERATION only grow."""
+    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION and HELD_* only grow."""
 
     STARTED = 0
     """Requests that a worker began to serve (each owes one record)."""
@@ -34,6 +34,9 @@ class Cell(IntEnum):
     GENERATION = 10
     """The configuration generation in force in this worker; 0 before it serves."""
     DROPPED_SHUTDOWN = 11
+    HELD_DISK_BYTES = 12
+    HELD_MEMORY_BYTES = 13
+    """Request bodies held for a peek or a fallback."""
 
 
 CELLS = 16
@@ -98,4 +101,5 @@ class Board:
         row[Cell.DROPPED_WORKER_LOST] += lost
         row[Cell.HANDED] = row[Cell.STARTED]
         row[Cell.ACTIVE] = row[Cell.CONNECTIONS] = row[Cell.QUEUED_BYTES] = row[Cell.GENERATION] = 0
+        row[Cell.HELD_DISK_BYTES] = row[Cell.HELD_MEMORY_BYTES] = 0
         return lost

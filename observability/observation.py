@@ -133,6 +133,10 @@ class Observation:
     def tap(self, data: bytes) -> None:
         """A piece of the response body went to the client."""
         self.response_bytes += len(data)
+        self.scan(data)
+
+    def scan(self, data: bytes) -> None:
+        """Look at a piece of the response body (before it goes to the client, where the answer is held back)."""
         scanner = self.scanner
         if scanner is None:
             return

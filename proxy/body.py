@@ -1,20 +1,27 @@
-"""The request body: read from the client piece by piece, counted, scanned in passing, and kept only while it is small.
+"""The request body as a tape: held bytes first, then the live rest; counted and scanned as it comes from the client.
 
-A body of up to 64 KiB takes the short way: read whole, one write. A larger one streams; its first 64 KiB are held, so
+A body of up to 64 KiB takes the short way: read whole, one write. A larger one streams. Its first 64 KiB are held, so
 that a reused upstream connection that turns out to be dead can be replaced as long as every byte sent is still here.
+Where more depends on it (`hold`: a model that is still unknown, a fallback that is still possible), all of it is held,
+in memory up to a limit and then in an anonymous file (`proxy.spool`). Peek and replay are two readings of one tape.
+Past a limit the tape is lost, not the request: it goes on, only it cannot be sent again.
 """
 
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from observability.log import get_logger
 from proxy.errors import GatewayError
 
 if TYPE_CHECKING:
     from observability.observation import Observation
+    from proxy.spool import Holding, Spool
 
 SMALL_BODY_BYTES: Final = 65536
 """Up to here a body is read whole: one write, one parse. Constant memory is about the large ones."""
+
+_log = get_logger(__name__)
 
 
 class Content(Protocol):
@@ -32,21 +39,40 @@ class Content(Protocol):
         """All bytes have arrived (they may still wait to be read)."""
 
 
+class Clock(Protocol):
+    """Stands still while the client's body is awaited (`proxy.deadline`)."""
+
+    def pause(self) -> None:
+        """The wait begins."""
+
+    def resume(self) -> None:
+        """The wait is over."""
+
+
 class RequestBody:
     """One request's body. Raises GatewayError (bad_request, client_timeout, body_too_large) from its reads."""
 
     __slots__ = (
         "_content",
         "_continue",
+        "_disk_limit_bytes",
         "_held",
         "_held_bytes",
+        "_holding",
         "_limit_bytes",
+        "_memory_limit_bytes",
         "_observation",
+        "_peeking",
         "_replay",
+        "_spool",
+        "_spool_replay",
+        "_spooled_bytes",
         "chunked",
+        "clock",
         "complete",
         "content_length",
         "held_whole",
+        "lost",
     )
 
     def __init__(
@@ -66,12 +92,23 @@ class RequestBody:
         self.chunked = chunked
         self.complete = not chunked and not content_length
         """The last byte was read from the client."""
+        self.clock: Clock | None = None
+        """Paused while the client is waited for."""
         self._limit_bytes = 0
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._replay = 0
+        self._holding: Holding | None = None
+        self._memory_limit_bytes = SMALL_BODY_BYTES
+        self._disk_limit_bytes = 0
+        self._spool: Spool | None = None
+        self._spooled_bytes = 0
+        self._spool_replay = 0
+        self._peeking = False
         self.held_whole = True
         """Every byte that was read is held: the body can be sent again from its beginning."""
+        self.lost: str | None = None
+        """Why the tape is not whole any more though `hold` asked for it: limit or disk."""
 
     @property
     def empty(self) -> bool:
@@ -90,6 +127,47 @@ class RequestBody:
         self._limit_bytes = limit_bytes
         if self.content_length is not None and self.content_length > limit_bytes:
             raise _too_large(limit_bytes)
+
+    # -- the tape ----------------------------------------------------------------------------------------------------
+
+    def hold(self, holding: "Holding", *, memory_bytes: int, disk_bytes: int) -> None:
+        """Hold all that is read from now on, until `let_go`. Before the first read."""
+        self._holding = holding
+        self._memory_limit_bytes = memory_bytes
+        self._disk_limit_bytes = disk_bytes
+
+    async def peek(self, known: Callable[[], bool]) -> None:
+        """Read on, holding everything, until `known()` or the end; the next `read` begins with the first byte.
+
+        Raises GatewayError besides those of reading: body_too_large or overloaded where no more can be held.
+        """
+        self._peeking = True
+        while not known() and await self._read_live():
+            pass
+        self._peeking = False
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again from the first byte. Only while `held_whole`."""
+        assert self.held_whole
+        self._replay = 0
+        self._spool_replay = 0
+
+    def let_go(self) -> None:
+        """Hold nothing any more. What was held and not yet read again is gone."""
+        self.held_whole = False
+        if self._holding is not None:
+            self._holding.give_memory(self._held_bytes)
+            self._holding.give_disk(self._spooled_bytes)
+            self._holding = None
+        self._held.clear()
+        self._held_bytes = self._replay = 0
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+        self._spooled_bytes = self._spool_replay = 0
+
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def take_arrived(self) -> bytes:
         """All of a small body where it has arrived already, b"" where it must be awaited (`read_whole`).
@@ -116,6 +194,18 @@ class RequestBody:
         if self._replay < len(self._held):
             self._replay += 1
             return self._held[self._replay - 1]
+        if self._spool_replay < self._spooled_bytes:
+            assert self._spool is not None
+            try:
+                data = await self._spool.read(self._spool_replay)
+            except OSError as error:
+                _log.error("spool_failed", reason=error.strerror)
+                raise GatewayError("overloaded", "the disk for held request bodies failed") from None
+            self._spool_replay += len(data)
+            return data
+        return await self._read_live()
+
+    async def _read_live(self) -> bytes:
         if self.complete:
             return b""
         if self._continue is not None:
@@ -123,21 +213,28 @@ class RequestBody:
             self._continue = None
         observation = self._observation
         began_ns = time.monotonic_ns()
-        data = await self._read_client(self._content.readany)
-        observation.upload_ns += time.monotonic_ns() - began_ns
+        if self.clock is not None:
+            self.clock.pause()
+        try:
+            data = await self._read_client(self._content.readany)
+        finally:
+            observation.upload_ns += time.monotonic_ns() - began_ns
+            if self.clock is not None:
+                self.clock.resume()
         if not data:
             self.complete = True
             return b""
         self._count(data)
         if observation.request_bytes == self.content_length:
             self.complete = True
+        if self.held_whole:
+            await self._hold(data)
         return data
 
     def _count(self, data: bytes) -> None:
         self._observation.tap_request(data)
         if self._observation.request_bytes > self._limit_bytes:
             raise _too_large(self._limit_bytes)
-        self._hold(data)
 
     async def _read_client(self, readany: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
@@ -147,26 +244,48 @@ class RequestBody:
         except Exception as error:  # what aiohttp's parser says of a malformed body, in several classes
             raise GatewayError("bad_request", "malformed request body") from error
 
-    def _hold(self, data: bytes) -> None:
-        if not self.held_whole:
-            return
-        self._held_bytes += len(data)
-        if self._held_bytes > SMALL_BODY_BYTES:
-            self.let_go()
-        else:
+    # -- holding -----------------------------------------------------------------------------------------------------
+
+    async def _hold(self, data: bytes) -> None:
+        """Put a piece that was just read on the tape, or give the tape up."""
+        size = len(data)
+        holding = self._holding
+        in_memory = self._held_bytes + size <= self._memory_limit_bytes and not self._spooled_bytes
+        if in_memory and (holding is None or holding.take_memory(size)):
             self._held.append(data)
+            self._held_bytes += size
             self._replay = len(self._held)
+            return
+        if holding is None:
+            self.let_go()
+            return
+        if self._spooled_bytes + size > self._disk_limit_bytes:
+            self._lose("limit")
+        elif not holding.take_disk(size):
+            self._lose("disk")
+        else:
+            self._spooled_bytes += size
+            self._spool_replay = self._spooled_bytes
+            try:
+                if self._spool is None:
+                    self._spool = holding.open_spool()
+                await self._spool.append(data)
+            except OSError as error:
+                _log.error("spool_failed", reason=error.strerror)
+                self._lose("disk")
 
-    def let_go(self) -> None:
-        """Hold nothing any more."""
-        self.held_whole = False
-        self._held.clear()
-        self._replay = 0
-
-    def rewind(self) -> None:
-        """Begin again from the first byte. Only while `held_whole`."""
-        assert self.held_whole
-        self._replay = 0
+    def _lose(self, why: str) -> None:
+        """The tape ends here. The request goes on where it does not need it."""
+        self.lost = why
+        if not self._peeking:
+            self.let_go()
+        elif why == "limit":
+            limit = self._memory_limit_bytes + self._disk_limit_bytes
+            raise GatewayError(
+                "body_too_large", f"the model is not named in the first {limit} bytes of the request body"
+            )
+        else:
+            raise GatewayError("overloaded", "no room to hold the request body until it names its model")
 
 
 def _too_large(limit_bytes: int) -> GatewayError:

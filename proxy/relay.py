@@ -3,6 +3,7 @@
 Observing is one plain call after each write. A response that came whole in one segment is one write.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from observability.observation import Observation, now_ns
@@ -11,7 +12,6 @@ from proxy.errors import UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import response_head
 from proxy.rewrite import UsageChunkFilter
-from proxy.upstream.connection import Connection
 from proxy.upstream.response import ResponseHead
 
 EVENT_STREAM = "text/event-stream"
@@ -40,15 +40,37 @@ class Downstream(Protocol):
         """Break off."""
 
 
-async def relay(exchange: Exchange, connection: Connection, head: ResponseHead, added: bytes) -> None:
-    """Send the response that `connection` has begun. `added`: whole header lines of the gateway's.
+class Source(Protocol):
+    """Where the body of an answer comes from: an upstream's connection, or what was kept of an answer."""
+
+    @property
+    def body_complete(self) -> bool:
+        """The last byte has come; some may still be unread."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that came and were not read yet."""
+
+    def read_nowait(self) -> bytes | None:
+        """The next bytes, b"" at the end, None where they must be awaited."""
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end. Raises UpstreamError."""
+
+
+async def relay(
+    exchange: Exchange, source: Source, head: ResponseHead, added: bytes, held: Sequence[bytes] = ()
+) -> None:
+    """Send the response that `source` has begun. `added`: whole header lines of the gateway's.
+
+    `held`: pieces of its body that were read already, and scanned by the scanner that is open.
 
     Raises UpstreamError where the upstream broke off (the client's connection is cut already), ConnectionError where
     the client left.
     """
     observation = exchange.observation
     response = exchange.response
-    kind = _open_scanner(exchange, head)
+    kind = open_scanner(exchange, head) if not held else media_type(head)
     withheld = UsageChunkFilter() if exchange.usage_asked and kind == EVENT_STREAM else None
     framing = _framing(exchange, head, changed=withheld is not None)
     pending = response.begin(
@@ -65,7 +87,9 @@ async def relay(exchange: Exchange, connection: Connection, head: ResponseHead, 
     )
     try:
         while True:
-            data = connection.read_nowait()
+            scanned = bool(held)
+            data = b"".join(held) if held else source.read_nowait()
+            held = ()
             if data is None:
                 if pending:  # the head does not wait for the body
                     response.send(pending, b"", last=False)
@@ -73,17 +97,19 @@ async def relay(exchange: Exchange, connection: Connection, head: ResponseHead, 
                     observation.committed(head.status)
                 began_ns = now_ns()
                 try:
-                    data = await connection.read()
+                    data = await source.read()
                 finally:
                     observation.upstream_ns += now_ns() - began_ns
-            last = not data or (connection.body_complete and not connection.held_bytes)
+            last = not data or (source.body_complete and not source.held_bytes)
             out = data if withheld is None else _filtered(withheld, data, last=last)
             if out or pending or last:
                 response.send(pending, out, last=last)
                 if pending:
                     observation.committed(head.status)
                     pending = b""
-            if data:
+            if scanned:
+                observation.response_bytes += len(data)
+            elif data:
                 observation.tap(data)
             if last:
                 break
@@ -113,7 +139,12 @@ async def _drain(response: Downstream, observation: Observation) -> None:
         observation.client_blocked_ns += now_ns() - began_ns
 
 
-def _open_scanner(exchange: Exchange, head: ResponseHead) -> str:
+def media_type(head: ResponseHead) -> str:
+    """What the answer says it is, without parameters and in lower case."""
+    return head.content_type.decode("latin-1").partition(";")[0].strip().lower()
+
+
+def open_scanner(exchange: Exchange, head: ResponseHead) -> str:
     """Attach the scanner that the response's type asks for; answers the media type."""
     content_type = head.content_type.decode("latin-1")
     kind = content_type.partition(";")[0].strip().lower()

@@ -1,0 +1,184 @@
+"""Where held request bodies go: a bounded share of the worker's memory, then anonymous files of the host's disk.
+
+`Holding` is the worker's account: every byte that a tape holds is taken from it first and given back when the tape lets
+go. `Spool` is one body's file. It has no name (O_TMPFILE), so it is gone with the last descriptor, also after a kill.
+It is written and read by a few threads of the worker: on the event loop one write of 256 KiB takes up to 32 ms. Writes
+carry their offsets, so they may overtake each other; at most QUEUE_BYTES of a body wait for the disk, and whoever adds
+more waits with them. Linux.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from observability.board import Cell
+
+WRITE_BYTES: Final = 262144
+"""Pieces are gathered up to this: a turn of the thread costs 60 µs, as much as writing 256 KiB into the page cache."""
+QUEUE_BYTES: Final = 524288
+"""Of one body, on their way to the disk: 64 bodies at once are 32 MiB of memory."""
+READ_BYTES: Final = 262144
+IOV_MAX: Final = 1024
+"""Of Linux: pieces in one call. More of them are tiny, and joined."""
+THREADS: Final = 4
+"""Per worker: enough to keep one disk busy; all the bodies that are held share them."""
+
+_HELD_DISK: Final = int(Cell.HELD_DISK_BYTES)
+_HELD_MEMORY: Final = int(Cell.HELD_MEMORY_BYTES)
+
+
+class Holding:
+    """What the tapes of one worker may hold together. `disk_bytes` tells what the whole host holds on disk now."""
+
+    def __init__(
+        self,
+        spool_dir: Path,
+        row: memoryview,
+        *,
+        max_memory_bytes: int,
+        max_disk_bytes: int,
+        disk_bytes: Callable[[], int],
+    ) -> None:
+        self._spool_dir = spool_dir
+        self._row = row
+        self._max_memory_bytes = max_memory_bytes
+        self._max_disk_bytes = max_disk_bytes
+        self._disk_bytes = disk_bytes
+        self._threads: ThreadPoolExecutor | None = None
+
+    def take_memory(self, size: int) -> bool:
+        """Room for `size` more bytes in memory; False: there is none."""
+        if self._row[_HELD_MEMORY] + size > self._max_memory_bytes:
+            return False
+        self._row[_HELD_MEMORY] += size
+        return True
+
+    def give_memory(self, size: int) -> None:
+        """Give back what was taken."""
+        self._row[_HELD_MEMORY] -= size
+
+    def take_disk(self, size: int) -> bool:
+        """Room for `size` more bytes on disk. Two workers that ask at once may together overrun it by two pieces."""
+        if self._disk_bytes() + size > self._max_disk_bytes:
+            return False
+        self._row[_HELD_DISK] += size
+        return True
+
+    def give_disk(self, size: int) -> None:
+        """Give back what was taken."""
+        self._row[_HELD_DISK] -= size
+
+    def open_spool(self) -> "Spool":
+        """A file for one body. OSError where the folder cannot be made or takes no file."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="spool")
+        self._spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Spool(_anonymous_file(self._spool_dir), self._threads)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Spool:
+    """One body's file: append, read from anywhere, close. One caller at a time."""
+
+    def __init__(self, descriptor: int, threads: ThreadPoolExecutor) -> None:
+        self._descriptor = descriptor
+        self._threads = threads
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._sent_bytes = 0  # handed to the threads
+        self._writes: set[asyncio.Future[None]] = set()
+        self._reads: set[asyncio.Future[bytes]] = set()
+        self._queued_bytes = 0
+        self._error: OSError | None = None
+        self._closed = False
+
+    async def append(self, data: bytes) -> None:
+        """Add to the end. Waits while QUEUE_BYTES are on their way. OSError (disk full) of this or an earlier piece."""
+        if self._error is not None:
+            raise self._error
+        self._gathered.append(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= WRITE_BYTES:
+            self._write()
+            while self._queued_bytes > QUEUE_BYTES and self._writes:
+                await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
+            if self._error is not None:
+                raise self._error
+
+    async def read(self, offset: int) -> bytes:
+        """At most READ_BYTES from `offset`; b"" at the end of what was appended. OSError as for `append`."""
+        if self._gathered:
+            self._write()
+        if self._writes:
+            await asyncio.wait(self._writes)
+        if self._error is not None:
+            raise self._error
+        loop = asyncio.get_running_loop()
+        read = loop.run_in_executor(self._threads, os.pread, self._descriptor, READ_BYTES, offset)
+        self._reads.add(read)
+        read.add_done_callback(self._on_read)
+        return await asyncio.shield(read)  # who waits may be cancelled, the thread goes on: it keeps the file open
+
+    def close(self) -> None:
+        """Let go of the file as soon as no thread uses it: a write must not meet somebody else's descriptor."""
+        self._closed = True
+        self._gathered.clear()
+        self._close_when_unused()
+
+    def _write(self) -> None:
+        pieces, size, offset = self._gathered, self._gathered_bytes, self._sent_bytes
+        self._gathered, self._gathered_bytes = [], 0
+        self._sent_bytes += size
+        self._queued_bytes += size
+        loop = asyncio.get_running_loop()
+        write = loop.run_in_executor(self._threads, _write_all, self._descriptor, pieces, offset)
+        self._writes.add(write)
+        write.add_done_callback(lambda done: self._on_written(done, size))
+
+    def _on_written(self, write: "asyncio.Future[None]", size: int) -> None:
+        self._writes.discard(write)
+        self._queued_bytes -= size
+        if not write.cancelled() and isinstance(error := write.exception(), OSError):
+            self._error = error
+        self._close_when_unused()
+
+    def _on_read(self, read: "asyncio.Future[bytes]") -> None:
+        self._reads.discard(read)
+        if not read.cancelled():
+            read.exception()  # whoever waited has it, unless it left
+        self._close_when_unused()
+
+    def _close_when_unused(self) -> None:
+        if self._closed and not self._writes and not self._reads and self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+def _anonymous_file(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # a file system without O_TMPFILE (NFS, some overlays)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.dup(file.fileno())
+
+
+def _write_all(descriptor: int, pieces: list[bytes], offset: int) -> None:
+    if len(pieces) > IOV_MAX:
+        pieces = [b"".join(pieces)]
+    left = [memoryview(piece) for piece in pieces]
+    while left:
+        written = os.pwritev(descriptor, left, offset)
+        offset += written
+        while left and written >= len(left[0]):
+            written -= len(left[0])
+            del left[0]
+        if written:
+            left[0] = left[0][written:]

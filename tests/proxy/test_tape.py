@@ -1,0 +1,239 @@
+"""The tape: held in memory, then on disk, read again from its beginning; and what becomes of it at its limits."""
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from observability.board import CELLS, Cell
+from observability.observation import Observation
+from observability.sampling import TraceContext
+from proxy.body import RequestBody
+from proxy.errors import GatewayError
+from proxy.spool import Holding
+
+
+class Arriving:
+    """A client's body: pieces that come when they are asked for, or when `more` says so."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = deque(pieces)
+        self.total_bytes = sum(map(len, pieces))
+        self.reads = 0
+
+    async def readany(self) -> bytes:
+        self.reads += 1
+        await asyncio.sleep(0)
+        return self.pieces.popleft() if self.pieces else b""
+
+    def read_nowait(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def is_eof(self) -> bool:
+        return False
+
+
+class Worker:
+    """What a tape needs of a worker."""
+
+    def __init__(self, folder: Path, max_memory_bytes: int = 1 << 20, max_disk_bytes: int = 1 << 24) -> None:
+        self.row = memoryview(bytearray(CELLS * 8)).cast("Q")
+        self.holding = Holding(
+            folder / "spool",
+            self.row,
+            max_memory_bytes=max_memory_bytes,
+            max_disk_bytes=max_disk_bytes,
+            disk_bytes=lambda: self.row[Cell.HELD_DISK_BYTES],
+        )
+
+    @property
+    def held(self) -> tuple[int, int]:
+        return self.row[Cell.HELD_MEMORY_BYTES], self.row[Cell.HELD_DISK_BYTES]
+
+    def body(self, pieces: list[bytes], *, memory_bytes: int = 1000, disk_bytes: int = 1 << 24) -> RequestBody:
+        observation = Observation("0" * 32, TraceContext("a" * 32, None, None, None), "b" * 16, "c" * 16)
+        content = Arriving(pieces)
+        made = RequestBody(content, observation, content_length=None, chunked=True, say_continue=None)
+        made.admit(1 << 30)
+        made.hold(self.holding, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
+        return made
+
+
+@pytest.fixture
+def worker(tmp_path: Path):
+    made = Worker(tmp_path)
+    yield made
+    made.holding.close()
+
+
+async def rest_of(body: RequestBody) -> bytes:
+    pieces = []
+    while piece := await body.read():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def open_files(folder: Path) -> int:
+    """Of this process, without a name, in the folder."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith(f"{folder}/")
+    return count
+
+
+PIECES = [bytes([65 + number % 26]) * (number * 37 % 900 + 1) for number in range(50)]
+WHOLE = b"".join(PIECES)
+
+
+async def test_a_body_is_read_again_from_memory_and_disk_as_often_as_needed(worker: Worker):
+    body = worker.body(PIECES)
+    assert await rest_of(body) == WHOLE
+    memory, disk = worker.held
+    assert 0 < memory <= 1000
+    assert memory + disk == len(WHOLE)
+    for _ in range(3):
+        body.rewind()
+        assert await rest_of(body) == WHOLE
+    body.let_go()
+    assert worker.held == (0, 0)
+    assert not body.held_whole
+
+
+async def test_a_peek_reads_no_further_than_needed_and_loses_nothing(worker: Worker):
+    body = worker.body(PIECES)
+    content = body._content
+    await body.peek(lambda: content.reads == 20)
+    assert content.reads == 20
+    assert await rest_of(body) == WHOLE
+    body.rewind()
+    assert await rest_of(body) == WHOLE
+    body.let_go()
+
+
+async def test_an_attempt_that_ends_in_the_middle_is_followed_by_one_from_the_beginning(worker: Worker):
+    body = worker.body(PIECES)
+    await body.peek(lambda: body._content.reads == 30)
+    for _ in range(10):
+        await body.read()
+    body.rewind()
+    assert await rest_of(body) == WHOLE
+    body.let_go()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 400_000), min_size=1, max_size=12),
+    memory_bytes=st.sampled_from([0, 1, 1000, 300_000]),
+    stops=st.lists(st.integers(0, 14), max_size=4),
+)
+def test_whatever_the_pieces_and_the_readings_the_bytes_are_the_same(tmp_path_factory, sizes, memory_bytes, stops):
+    async def run() -> None:
+        worker = Worker(tmp_path_factory.mktemp("tape"))
+        pieces = [os.urandom(16) * (size // 16 + 1) for size in sizes]
+        body = worker.body(pieces, memory_bytes=memory_bytes)
+        for stop in stops:
+            for _ in range(stop):
+                await body.read()
+            body.rewind()
+        assert await rest_of(body) == b"".join(pieces)
+        body.let_go()
+        assert worker.held == (0, 0)
+        worker.holding.close()
+
+    asyncio.run(run())
+
+
+async def test_beyond_what_one_body_may_hold_the_tape_is_lost_and_the_body_goes_on(worker: Worker):
+    body = worker.body(PIECES, memory_bytes=1000, disk_bytes=2000)
+    assert await rest_of(body) == WHOLE
+    assert (body.held_whole, body.lost, worker.held) == (False, "limit", (0, 0))
+
+
+async def test_beyond_what_the_host_may_hold_too(tmp_path: Path):
+    worker = Worker(tmp_path, max_disk_bytes=3000)
+    first, second = worker.body(PIECES[:8]), worker.body(PIECES)
+    await rest_of(first)
+    assert first.held_whole
+    assert await rest_of(second) == WHOLE
+    assert (second.held_whole, second.lost) == (False, "disk")
+    first.rewind()
+    assert await rest_of(first) == b"".join(PIECES[:8])
+    first.let_go()
+    assert worker.held == (0, 0)
+
+
+async def test_where_the_workers_memory_is_full_the_disk_serves(tmp_path: Path):
+    worker = Worker(tmp_path, max_memory_bytes=10)
+    body = worker.body(PIECES)
+    await rest_of(body)
+    assert worker.held[0] <= 10
+    body.rewind()
+    assert await rest_of(body) == WHOLE
+    body.let_go()
+
+
+@pytest.mark.parametrize(
+    ("disk_bytes", "max_disk_bytes", "kind"), [(500, 1 << 24, "body_too_large"), (1 << 24, 500, "overloaded")]
+)
+async def test_a_peek_beyond_the_limits_is_an_error_of_the_right_kind(tmp_path, disk_bytes, max_disk_bytes, kind):
+    worker = Worker(tmp_path, max_disk_bytes=max_disk_bytes)
+    body = worker.body(PIECES, disk_bytes=disk_bytes)
+    with pytest.raises(GatewayError) as error:
+        await body.peek(lambda: False)
+    assert error.value.kind == kind
+    body.let_go()
+    assert worker.held == (0, 0)
+
+
+async def test_a_disk_that_fails_loses_the_tape_and_not_the_body(worker: Worker, tmp_path: Path):
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    body = worker.body(PIECES)
+    assert await rest_of(body) == WHOLE
+    assert (body.lost, worker.held) == ("disk", (0, 0))
+
+
+async def test_a_full_disk_loses_the_tape_and_not_the_body(worker: Worker, monkeypatch):
+    monkeypatch.setattr("proxy.spool._anonymous_file", lambda _: os.open("/dev/full", os.O_RDWR))
+    pieces = [b"x" * 200_000] * 12
+    body = worker.body(pieces)
+    assert await rest_of(body) == b"".join(pieces)
+    assert (body.lost, worker.held) == ("disk", (0, 0))
+
+
+async def test_files_have_no_name_and_are_closed(worker: Worker, tmp_path: Path):
+    bodies = [worker.body([b"x" * 300_000] * 5) for _ in range(20)]
+    await asyncio.gather(*map(rest_of, bodies))
+    assert open_files(tmp_path / "spool") == 20
+    assert list((tmp_path / "spool").iterdir()) == []
+    for body in bodies:
+        body.let_go()
+    async with asyncio.timeout(10):
+        while open_files(tmp_path / "spool"):  # as soon as the threads have done with them
+            await asyncio.sleep(0.001)
+
+
+async def test_a_reader_that_is_cancelled_leaves_the_file_to_the_thread(worker: Worker, tmp_path: Path):
+    body = worker.body([b"x" * 300_000] * 5)
+    await rest_of(body)
+    for _ in range(50):
+        body.rewind()
+        reading = asyncio.ensure_future(rest_of(body))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait((reading,))
+    body.rewind()
+    assert await rest_of(body) == b"x" * 1_500_000
+    assert open_files(tmp_path / "spool") == 1
+    reading = asyncio.ensure_future(rest_of(body))
+    await asyncio.sleep(0)
+    reading.cancel()
+    body.let_go()
+    async with asyncio.timeout(10):
+        while open_files(tmp_path / "spool"):
+            await asyncio.sleep(0.001)
