@@ -95,11 +95,7 @@ async def relay(
                     response.send(pending, b"", last=False)
                     pending = b""
                     observation.committed(head.status)
-                began_ns = now_ns()
-                try:
-                    data = await source.read()
-                finally:
-                    observation.upstream_ns += now_ns() - began_ns
+                data = await read(source, observation)
             last = not data or (source.body_complete and not source.held_bytes)
             out = data if withheld is None else _filtered(withheld, data, last=last)
             if out or pending or last:
@@ -124,6 +120,15 @@ async def relay(
         observation.scanner.end()
     if response.blocked:
         await _drain(response, observation)
+
+
+async def read(source: Source, observation: Observation) -> bytes:
+    """Wait for the next bytes of a body; the wait is the upstream's."""
+    began_ns = now_ns()
+    try:
+        return await source.read()
+    finally:
+        observation.upstream_ns += now_ns() - began_ns
 
 
 def _filtered(withheld: UsageChunkFilter, data: bytes, *, last: bool) -> bytes:

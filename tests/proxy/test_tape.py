@@ -41,7 +41,7 @@ class Arriving:
 class Worker:
     """What a tape needs of a worker."""
 
-    def __init__(self, folder: Path, max_memory_bytes: int = 1 << 20, max_disk_bytes: int = 1 << 24) -> None:
+    def __init__(self, folder: Path, max_memory_bytes: int = 1 << 20, max_disk_bytes: int = 1 << 28) -> None:
         self.row = memoryview(bytearray(CELLS * 8)).cast("Q")
         self.holding = Holding(
             folder / "spool",
