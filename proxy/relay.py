@@ -72,19 +72,7 @@ async def relay(
     response = exchange.response
     kind = open_scanner(exchange, head) if not held else media_type(head)
     withheld = UsageChunkFilter() if exchange.usage_asked and kind == EVENT_STREAM else None
-    framing = _framing(exchange, head, changed=withheld is not None)
-    pending = response.begin(
-        response_head(
-            head,
-            added,
-            framing=framing,
-            keep_alive=exchange.keep_alive and framing != "eof",
-            http_1_0=exchange.http_1_0,
-        ),
-        status=head.status,
-        framing=framing,
-        keep_alive=exchange.keep_alive,
-    )
+    pending = _begin(exchange, head, added, changed=withheld is not None)
     try:
         while True:
             scanned = bool(held)
@@ -120,6 +108,16 @@ async def relay(
         observation.scanner.end()
     if response.blocked:
         await _drain(response, observation)
+
+
+def _begin(exchange: Exchange, head: ResponseHead, added: bytes, *, changed: bool) -> bytes:
+    """The head for the client, which commits when it is sent."""
+    framing = _framing(exchange, head, changed=changed)
+    keep_alive = exchange.keep_alive
+    lines = response_head(
+        head, added, framing=framing, keep_alive=keep_alive and framing != "eof", http_1_0=exchange.http_1_0
+    )
+    return exchange.response.begin(lines, status=head.status, framing=framing, keep_alive=keep_alive)
 
 
 async def read(source: Source, observation: Observation) -> bytes:
