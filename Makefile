@@ -3,11 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 export PYTHONUNBUFFERED := 1
+# Of `make run`: other addresses for a machine on which these are taken.
+LISTEN ?= 127.0.0.1:8080
+CONTROL ?= 127.0.0.1:9090
+UPSTREAM ?= 127.0.0.1:9101
 
-.PHONY: run test check bench format clean
+.DEFAULT_GOAL := run
+.PHONY: help run test check bench format clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
 run: .venv/ready-to-run  ## the gateway on :8080 and control on :9090, with the simulated upstream or the real DashScope
-	@$(BIN)/python -m benchmarks.demo
+	@$(BIN)/python -m benchmarks.demo --listen $(LISTEN) --control $(CONTROL) --upstream $(UPSTREAM)
 
 test: .venv/ready-to-develop  ## the whole test suite
 	@$(BIN)/python -m pytest

@@ -6,8 +6,10 @@ children like those of the supervisor, so they end with this process, however it
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
+import socket
 import sys
 import urllib.request
 from pathlib import Path
@@ -43,6 +45,18 @@ what the host counted, and whether it is ready
 Each request is one line of JSON below. Ctrl-C stops.
 ────────────────────────────────────────────────────────────────────────────────
 """
+
+
+def taken(address: str) -> bool:
+    """Does another process listen there? Its answers would be taken for the gateway's."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, int(port)))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 async def run(listen: str, control: str, upstream_listen: str) -> int:
@@ -106,6 +120,10 @@ def main() -> int:
     parser.add_argument("--control", default="127.0.0.1:9090", metavar="HOST:PORT", help="/metrics and probes")
     parser.add_argument("--upstream", default="127.0.0.1:9101", metavar="HOST:PORT", help="the simulated upstream")
     options = parser.parse_args()
+    for name, address in (("LISTEN", options.listen), ("CONTROL", options.control), ("UPSTREAM", options.upstream)):
+        if taken(address):
+            sys.stderr.write(f"{address} is taken by another process; choose another: make run {name}=127.0.0.1:PORT\n")
+            return 3
     return asyncio.run(run(options.listen, options.control, options.upstream))
 
 

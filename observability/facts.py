@@ -77,6 +77,7 @@ class Facts(NamedTuple):
     outcome: str | None
     error_type: str | None
     error_origin: str | None
+    error_message: str | None
 
 
 _MADE_HERE = 5

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 now_ns = time.monotonic_ns
 
+MAX_MESSAGE_CHARACTERS = 512
+"""Of an error message in a record: the longest that the gateway writes has half of it, but may quote a path."""
+
 
 class Attempt:
     """One try at one target: where, from when to when, and how it ended."""
@@ -45,6 +48,7 @@ class Observation:
         "client_span_id",
         "connect_ns",
         "consumer",
+        "error_message",
         "error_origin",
         "error_type",
         "first_byte_ns",
@@ -124,6 +128,8 @@ class Observation:
         self.outcome: str | None = None
         self.error_type: str | None = None
         self.error_origin: str | None = None
+        self.error_message: str | None = None
+        """The gateway's own words for it; never the upstream's, which are content."""
 
     def committed(self, status: int) -> None:
         """The head of the answer went out."""
@@ -154,7 +160,9 @@ class Observation:
         if self.request_scanner is not None:
             self.request_scanner.feed(data)
 
-    def fail(self, error_type: str, outcome: str, origin: str) -> None:
+    def fail(self, error_type: str, outcome: str, origin: str, message: str | None = None) -> None:
         """The exchange ended with an error of the gateway's or of the upstream. The first word stands."""
         if self.outcome is None:
             self.outcome, self.error_type, self.error_origin = outcome, error_type, origin
+            if message is not None:
+                self.error_message = message[:MAX_MESSAGE_CHARACTERS]

@@ -36,7 +36,7 @@ def credential_of(headers: Mapping[str, str]) -> str | None:
 def authenticate(model_api: ModelApi, snapshot: Snapshot, credential: str | None) -> Consumer | None:
     """The consumer of the credential, None where the Model API asks for none (open) or knows none (passthrough).
 
-    Raises GatewayError unauthenticated or forbidden.
+    Raises GatewayError unauthenticated.
     """
     if model_api.auth == "open":
         return None
@@ -50,13 +50,17 @@ def authenticate(model_api: ModelApi, snapshot: Snapshot, credential: str | None
     consumer = snapshot.consumer_of(credential)
     if consumer is None:
         raise GatewayError("unauthenticated", "the credential is not known here; use the key of a consumer")
+    return consumer
+
+
+def admit(consumer: Consumer, model_api: ModelApi) -> None:
+    """May the consumer use the Model API? Raises GatewayError forbidden."""
     if model_api.consumers is not None and consumer.name not in model_api.consumers:
         raise GatewayError(
             "forbidden",
             f"consumer {consumer.name} may not use Model API {model_api.name}; "
             "its name has to be added to the consumers of the Model API",
         )
-    return consumer
 
 
 def _is_credential(text: str) -> bool:

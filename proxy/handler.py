@@ -123,13 +123,13 @@ class Handler:
     ) -> None:
         """Record the error, and answer it where the head has not gone out; else the answer is cut."""
         if response.committed:
-            observation.fail(error.kind, error.outcome, error.origin)
+            observation.fail(error.kind, error.outcome, error.origin, error.message)
             if not response.ended:
                 response.cut()
             return
         facts = KINDS.get(error.kind, KINDS["upstream_protocol"])
         kind = error.kind if error.kind in KINDS else "upstream_protocol"
-        observation.fail(kind, facts.outcome, facts.origin)
+        observation.fail(kind, facts.outcome, facts.origin, error.message)
         protocol = protocol_of_path(request.raw_path.partition("?")[0])
         if exchange is not None and exchange.route is not None:
             protocol = exchange.route.operation.protocol

@@ -15,7 +15,7 @@ from observability import names
 from observability.observation import Attempt as AttemptRecord
 from observability.scanners import request_scanner
 from proxy.attempt import Attempt
-from proxy.auth import authenticate, credential_of
+from proxy.auth import admit, authenticate, credential_of
 from proxy.config.snapshot import ModelApi, Route, Service
 from proxy.errors import GatewayError, UpstreamError
 from proxy.exchange import Exchange
@@ -109,6 +109,7 @@ class Pipeline:
             exchange.observation.consumer = consumer.name
             if consumer.labels:
                 exchange.observation.labels = {**(exchange.observation.labels or {}), **consumer.labels}
+            admit(consumer, route.model_api)
 
     def _enter(self, model_api: ModelApi) -> None:
         running = self._running.get(model_api.name, 0)

@@ -125,6 +125,7 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
         (names.SLUICEWAY_SERVICE, facts.service or None),
         (names.ERROR_TYPE, facts.error_type),
         (names.SLUICEWAY_ERROR_ORIGIN, facts.error_origin),
+        (names.SLUICEWAY_ERROR_MESSAGE, facts.error_message),
     ):
         if value is not None:
             fields[name] = value  # noqa: PERF403 - adds to what is there

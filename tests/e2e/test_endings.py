@@ -211,7 +211,9 @@ async def test_connection_refused() -> None:
                 client.send(request(PLAIN_BODY))
                 answer = await client.answer()
                 assert (answer.status, answer.headers["x-sluiceway-error"]) == (502, "connect_failed")
-            check(await worker.fields(), outcome="upstream_error", error="connect_failed", origin="upstream")
+            fields = await worker.fields()
+            check(fields, outcome="upstream_error", error="connect_failed", origin="upstream")
+            assert fields["sluiceway.error.message"] == "cannot connect to the upstream: connection refused"
 
 
 async def test_total_timeout() -> None:

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 from multidict import CIMultiDict
 
-from proxy.auth import authenticate, credential_of
+from proxy.auth import admit, authenticate, credential_of
 from proxy.config.file import parse
 from proxy.config.snapshot import Snapshot, compile_snapshot
 from proxy.errors import GatewayError
@@ -36,6 +36,8 @@ def enter(snapshot: Snapshot, name: str, credential: str | None) -> str | None:
     model_api = next(one for one in snapshot.model_apis if one.name == name)
     try:
         consumer = authenticate(model_api, snapshot, credential)
+        if consumer is not None:
+            admit(consumer, model_api)
     except GatewayError as error:
         return error.kind
     return consumer.name if consumer else None
@@ -101,7 +103,7 @@ def test_messages_say_what_would_be_right(snapshot: Snapshot) -> None:
     with pytest.raises(GatewayError, match="Authorization: Bearer"):
         authenticate(some, snapshot, None)
     with pytest.raises(GatewayError, match="hashed may not use Model API some"):
-        authenticate(some, snapshot, "k-hashed")
+        admit(snapshot.consumers["hashed"], some)
 
 
 def test_messages_repeat_no_credential(snapshot: Snapshot) -> None:
