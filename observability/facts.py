@@ -24,6 +24,7 @@ class AttemptFacts(NamedTuple):
     """0: no answer."""
     verdict: str
     error: str | None
+    model: str | None
 
 
 class Facts(NamedTuple):
@@ -61,6 +62,9 @@ class Facts(NamedTuple):
     labels: dict[str, str] | None
     consumer: str | None
     service: str
+    upstream_model: str | None
+    fallback: bool
+    tape_lost: str | None
     generation: int
     stream: bool
     request_bytes: int

@@ -23,9 +23,9 @@ MAX_MESSAGE_CHARACTERS = 512
 class Attempt:
     """One try at one target: where, from when to when, and how it ended."""
 
-    __slots__ = ("address", "end_ns", "error", "port", "service", "start_ns", "status", "verdict")
+    __slots__ = ("address", "end_ns", "error", "model", "port", "service", "start_ns", "status", "verdict")
 
-    def __init__(self, service: str, address: str, port: int, verdict: str) -> None:
+    def __init__(self, service: str, address: str, port: int, verdict: str, model: str | None = None) -> None:
         self.start_ns = self.end_ns = now_ns()
         self.service = service
         self.address = address
@@ -33,6 +33,8 @@ class Attempt:
         self.status = 0
         self.verdict = verdict
         self.error: str | None = None
+        self.model = model
+        """What the target got in place of the client's; None: the client's."""
 
 
 class Observation:
@@ -51,6 +53,7 @@ class Observation:
         "error_message",
         "error_origin",
         "error_type",
+        "fallback",
         "first_byte_ns",
         "first_event_ns",
         "first_token_ns",
@@ -74,9 +77,11 @@ class Observation:
         "span_id",
         "status",
         "stream",
+        "tape_lost",
         "trace",
         "tracing",
         "upload_ns",
+        "upstream_model",
         "upstream_ns",
         "upstream_status",
         "user_agent",
@@ -104,6 +109,11 @@ class Observation:
         self.model_api = ""
         self.consumer: str | None = None
         self.service = ""
+        self.upstream_model: str | None = None
+        """As in the last attempt."""
+        self.fallback = False
+        self.tape_lost: str | None = None
+        """Why the body could not be held for a fallback: limit or disk."""
         self.generation = 0
         self.logging = self.tracing = self.metrics = True
         self.attempts: list[Attempt] = []
@@ -136,10 +146,11 @@ class Observation:
         self.status = status
         self.first_byte_ns = now_ns()
 
-    def tap(self, data: bytes) -> None:
-        """A piece of the response body went to the client."""
+    def tap(self, data: bytes, *, scanned: bool = False) -> None:
+        """A piece of the response body went to the client. `scanned`: it was looked at before."""
         self.response_bytes += len(data)
-        self.scan(data)
+        if data and not scanned:
+            self.scan(data)
 
     def scan(self, data: bytes) -> None:
         """Look at a piece of the response body (before it goes to the client, where the answer is held back)."""

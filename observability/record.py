@@ -38,6 +38,8 @@ class Attempt(TypedDict):
     status: NotRequired[int]
     verdict: str
     error: NotRequired[str]
+    model: NotRequired[str]
+    """What the target got in place of the client's name."""
 
 
 class Record(TypedDict):

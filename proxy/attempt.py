@@ -1,100 +1,230 @@
 """One try at one target: a connection, the request on it, the head that answers, and the relay of the answer.
 
 A small body goes out with its head in one write. A large one is uploaded by a task of its own beside the wait for the
-head, so that an upstream that answers early is heard at once: its answer is relayed and the upload stopped.
+head, so that an upstream that answers early is heard at once: its answer is relayed and the upload stopped. Where the
+exchange may go elsewhere, an answer that is not wanted is kept instead of relayed, and the beginning of a stream is
+held back until it shows what it is (`proxy.opening`). The verdict is `proxy.verdict`'s.
 """
 
 import asyncio
-from typing import Final
+import time
+from typing import Final, NamedTuple
 
 from observability.observation import Attempt as AttemptRecord
 from observability.observation import now_ns
-from proxy.config.snapshot import Route, Service
-from proxy.errors import UpstreamError
+from proxy.config.snapshot import Route
+from proxy.cooldown import retry_after_s
+from proxy.deadline import FirstOutput
+from proxy.errors import GatewayError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import request_head
-from proxy.relay import relay
+from proxy.opening import Kept, first_output, rest
+from proxy.relay import EVENT_STREAM, media_type, open_scanner, relay
+from proxy.routing import Choice, Plan
+from proxy.upload import Upload
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import Pool
 from proxy.upstream.response import ResponseHead
-from proxy.verdict import Verdict, judge
+from proxy.verdict import Blame, Facts, Judgement, Verdict, judge
 
 BODILESS: Final = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 """Methods whose requests need no Content-Length where there is no body (RFC 9110 §8.6)."""
 
 
+class Ended(NamedTuple):
+    """How an attempt ended: DONE (the answer went to the client), or what follows and what is left of it."""
+
+    verdict: Verdict
+    error: GatewayError | None = None
+    kept: Kept | None = None
+
+
+_DONE: Final = Ended(Verdict.DONE)
+
+
 class Attempt:
     """Owns its upstream connection from `run` to its end."""
 
-    __slots__ = ("_exchange", "_pool", "_record", "_route", "_service", "_upload", "_upload_done_ns")
+    __slots__ = (
+        "_choice",
+        "_clock",
+        "_exchange",
+        "_fresh",
+        "_plan",
+        "_pool",
+        "_record",
+        "_retried",
+        "_reused",
+        "_route",
+        "_sent",
+        "_upload",
+    )
 
-    def __init__(self, exchange: Exchange, route: Route, service: Service, pool: Pool, record: AttemptRecord) -> None:
+    def __init__(
+        self, exchange: Exchange, route: Route, plan: Plan, pool: Pool, record: AttemptRecord, *, retried: bool
+    ) -> None:
+        """`retried`: the same target was tried on a connection that turned out to be dead."""
         self._exchange = exchange
         self._route = route
-        self._service = service
+        self._plan = plan
+        self._choice: Choice = plan.choice
         self._pool = pool
         self._record = record
-        self._upload: asyncio.Task[None] | None = None
-        self._upload_done_ns = 0
+        self._retried = retried
+        self._fresh = retried or exchange.creates_job
+        self._upload: Upload | None = None
+        self._clock: FirstOutput | None = None
+        self._reused = self._sent = False
 
-    async def run(self, payload: bytes | None, *, fresh: bool, retried: bool) -> Verdict:
-        """Send and relay. `payload`: the whole body where it is small, None where it streams or there is none.
+    async def run(self) -> Ended:
+        """Send and relay, or say what follows.
 
-        Answers DONE or SAME_TARGET. Raises GatewayError (UpstreamError where the upstream is to blame) and
-        ConnectionError (the client left).
+        Raises GatewayError where the exchange ends with it whatever other targets there are (the client's fault, or
+        after the commit), and ConnectionError (the client left).
         """
-        record = self._record
-        connection: Connection | None = None
+        record, exchange = self._record, self._exchange
         try:
-            connection = (None if fresh else self._pool.take_idle()) or await self._connect(fresh=fresh)
-            head = await self._send(connection, payload)
-            record.status = self._exchange.observation.upstream_status = head.status
-            if self._upload is not None:
-                await self._stop_upload()
-            if not self._exchange.body.complete:  # answered early: what the client still sends is not read as a request
-                self._exchange.keep_alive = False
-            await relay(self._exchange, connection, head, self._added_lines())
-            record.verdict = Verdict.DONE
-            return Verdict.DONE
+            return await self._within_timeouts()
         except UpstreamError as error:
-            record.error = error.kind
-            if self._exchange.response.committed:
-                record.verdict = Verdict.CUT
+            judgement = self._judge(failure=error.kind, response_started=error.response_started)
+            record.error, record.verdict = error.kind, judgement.verdict
+            self._plan.report(judgement.blames)
+            if exchange.response.committed:
                 raise
-            verdict = judge(
-                error,
-                connection_reused=connection is not None and connection.reused,
-                tape_whole=payload is not None or self._exchange.body.held_whole,
-                already_retried=retried,
-            )
-            record.verdict = verdict
-            if verdict is Verdict.SAME_TARGET:
-                return verdict
+            return Ended(judgement.verdict, error)
+        except GatewayError as error:
+            record.error, record.verdict = error.kind, Verdict.GIVE_UP
             raise
         finally:
-            if self._upload is not None:
-                await self._stop_upload()
-            if connection is not None:
-                self._pool.release(connection)
+            self._plan.release()
             record.end_ns = now_ns()
 
-    async def _connect(self, *, fresh: bool) -> Connection:
+    async def _within_timeouts(self) -> Ended:
+        model_api, service = self._route.model_api, self._choice.target.service
+        total_s = service.total_timeout_ms / 1000
+        if model_api.first_packet_timeout_ms or model_api.first_token_timeout_ms:
+            body = self._exchange.body
+            clock = FirstOutput(
+                model_api.first_packet_timeout_ms, model_api.first_token_timeout_ms, self._exchange.asks_stream
+            )
+            self._clock = body.clock = clock
+            try:
+                async with clock:
+                    return await (self._within(total_s) if total_s else self._answer())
+            finally:
+                body.clock = None
+        return await (self._within(total_s) if total_s else self._answer())
+
+    async def _within(self, total_s: float) -> Ended:
+        """With the service's total timeout over it."""
+        exchange = self._exchange
+        upload_ns, blocked_ns = exchange.observation.upload_ns, exchange.observation.client_blocked_ns
+        scope = asyncio.timeout(total_s)
+        try:
+            async with scope:
+                return await self._answer()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            committed = exchange.response.committed
+            if committed:
+                exchange.response.cut()
+            waited_s = (
+                exchange.observation.upload_ns - upload_ns + exchange.observation.client_blocked_ns - blocked_ns
+            ) / 1e9
+            message = f"the request took longer than {total_s:g} s"
+            if waited_s > total_s / 2 and not committed:  # the time went by waiting for the client
+                raise GatewayError("client_timeout", f"{message}, {waited_s:.1f} s of it for its own body") from None
+            raise UpstreamError("upstream_timeout", message, response_started=committed) from None
+
+    async def _answer(self) -> Ended:
+        """Connect, send, wait for the head; then relay, or find that another target comes next."""
+        exchange, plan, clock = self._exchange, self._plan, self._clock
+        connection: Connection | None = None
+        try:
+            connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
+            self._reused = connection.reused
+            head = await self._send(connection)
+            self._record.status = exchange.observation.upstream_status = head.status
+            held: list[bytes] = []
+            if head.status >= 400:
+                ended = await self._refused(connection, head, held)
+                if ended is not None:
+                    return ended
+            else:
+                if (clock is not None or plan.another) and media_type(head) == EVENT_STREAM:
+                    ended = await self._opened(connection, head, held)
+                    if ended is not None:
+                        return ended
+                plan.report(Blame.NONE)
+            if clock is not None:
+                clock.stop()
+            await self._commit(connection, head, held)
+            return _DONE
+        finally:
+            if self._upload is not None:
+                await self._upload.stop()
+            if connection is not None:
+                self._pool.release(connection)
+
+    async def _commit(self, connection: Connection, head: ResponseHead, held: list[bytes]) -> None:
+        """The answer goes to the client: from here on nothing is tried again."""
+        exchange = self._exchange
+        if self._upload is not None:
+            await self._upload.stop()
+            exchange.usage_asked = self._upload.usage_asked
+        body = exchange.body
+        body.let_go()
+        if not body.complete:  # answered early: what the client still sends is not read as a request
+            exchange.keep_alive = False
+        self._record.verdict = Verdict.CUT  # unless the relay gets to its end
+        await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
+        self._record.verdict = Verdict.DONE
+
+    # -- request -----------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> Connection:
         began_ns = now_ns()
         try:
-            return await self._pool.acquire(fresh)
+            return await self._pool.acquire(self._fresh)
         finally:
             self._exchange.observation.connect_ns += now_ns() - began_ns
 
-    def _request_head(self, payload: bytes | None) -> bytes:
-        exchange, service = self._exchange, self._service
+    async def _send(self, connection: Connection) -> ResponseHead:
+        """Send the request; answers the head of the response."""
+        exchange, service = self._exchange, self._choice.target.service
+        connection.begin(exchange.method.encode("ascii"), service.idle_timeout_ms)
+        payload = exchange.payload
+        self._sent = True
+        if payload is not None or exchange.body.empty:
+            if payload and exchange.changes is not None:
+                payload, exchange.usage_asked = exchange.changes.whole(payload, self._choice.target.model)
+            request = self._request_head(payload, rewritten=False)
+            connection.write(request + payload if payload else request)
+            connection.request_complete = True
+            began_ns = now_ns()
+            try:
+                return await connection.read_head()
+            finally:
+                exchange.observation.upstream_ns += now_ns() - began_ns
+        rewriter = None if exchange.changes is None else exchange.changes.rewriter(self._choice.target.model)
+        upload = self._upload = Upload(exchange, connection, rewriter)
+        connection.write(self._request_head(None, rewritten=rewriter is not None))
+        upload.start()
+        return await upload.read_head()
+
+    def _request_head(self, payload: bytes | None, *, rewritten: bool) -> bytes:
+        exchange, service = self._exchange, self._choice.target.service
         model_api, body = self._route.model_api, exchange.body
-        target = self._route.upstream_path
+        target = self._route.upstream_path(service)
         if exchange.path.endswith("/"):
             target += "/"
         target += exchange.query
-        auth = service.auth_headers
+        protocol = self._route.operation.protocol
         if model_api.auth == "passthrough":
-            auth = service.provider.auth_headers(exchange.credential, self._route.operation.protocol)
+            auth = service.provider.auth_headers(exchange.credential, protocol)
+        else:
+            auth = self._choice.key.auth_headers.get(protocol, ())
         length = body.content_length if payload is None else len(payload)
         if length is None and body.empty and exchange.method not in BODILESS:
             length = 0
@@ -104,90 +234,106 @@ class Attempt:
             service.host_header,
             exchange.raw_headers,
             (*auth, *service.headers, *self._trace_lines()),
-            content_length=length,
-            chunked=payload is None and body.chunked,
+            content_length=None if rewritten else length,
+            chunked=payload is None and (body.chunked or rewritten),
             pass_trace=service.propagate_trace,
-            pass_codings=not exchange.usage_asked,
+            pass_codings=not (exchange.usage_asked or rewritten),
         )
 
     def _trace_lines(self) -> tuple[tuple[bytes, bytes], ...]:
         """Our CLIENT span as the upstream's parent, where the service is one of ours (`propagate_trace`)."""
-        if not self._service.propagate_trace:
+        if not self._choice.target.service.propagate_trace:
             return ()
         observation = self._exchange.observation
         flags = "01" if observation.sampled else "00"
         parent = f"00-{observation.trace.trace_id}-{observation.client_span_id}-{flags}"
         return ((b"traceparent", parent.encode("ascii")),)
 
-    async def _send(self, connection: Connection, payload: bytes | None) -> ResponseHead:
-        """Send the request; answers the head of the response."""
-        connection.begin(self._exchange.method.encode("ascii"), self._service.idle_timeout_ms)
-        request = self._request_head(payload)
-        if payload is not None or self._exchange.body.empty:
-            connection.write(request + payload if payload else request)
-            connection.request_complete = True
-            self._upload_done_ns = now_ns()
-        else:
-            connection.write(request)
-            self._upload = asyncio.get_running_loop().create_task(self._upload_body(connection))
-        try:
-            return await connection.read_head()
-        except UpstreamError:
-            upload = self._upload
-            if upload is not None and upload.done():
-                if upload.cancelled():  # not by us: the worker ends, and aiohttp cancels who reads a client's body
-                    raise asyncio.CancelledError from None
-                if error := upload.exception():
-                    raise error from None  # the connection was closed because the client's body could not be read
-            raise
-        finally:
-            if self._upload_done_ns:
-                self._exchange.observation.upstream_ns += now_ns() - self._upload_done_ns
+    # -- what came of it ---------------------------------------------------------------------------------------------
 
-    async def _upload_body(self, connection: Connection) -> None:
-        """Copy the client's body to the upstream; waits for both sides are told apart."""
-        exchange = self._exchange
-        body, observation = exchange.body, exchange.observation
-        chunked = body.chunked
-        try:
-            while data := await body.read():
-                if chunked:
-                    connection.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
-                else:
-                    connection.write(data)
-                began_ns = now_ns()
-                await connection.drain()
-                observation.upstream_ns += now_ns() - began_ns
-                if connection.head_ready:
-                    return
-            if chunked:
-                connection.write(b"0\r\n\r\n")
-            if observation.request_scanner is not None:
-                observation.request_scanner.end()
-            connection.request_complete = True
-            self._upload_done_ns = now_ns()
-        except BaseException:
-            connection.abort()  # wakes the wait for the head, which looks here for the reason
-            raise
+    async def _refused(self, connection: Connection, head: ResponseHead, held: list[bytes]) -> Ended | None:
+        """An error status: None where it goes to the client. `held` is filled with what was read of its body."""
+        wait_s = None
+        if head.status in (429, 503):
+            value = next((value for name, value in head.headers if name.lower() == b"retry-after"), None)
+            wait_s = retry_after_s(value, time.time())
+        judgement = self._judge(status=head.status)
+        self._plan.report(judgement.blames, wait_s)
+        return await self._keep(connection, head, held, judgement.verdict)
 
-    async def _stop_upload(self) -> None:
-        """End the upload, if it still runs, and wait for its end: two readers of one body would be an error."""
-        upload = self._upload
-        if upload is None:
-            return
-        self._upload = None
-        if not upload.done():
-            upload.cancel()
-            await asyncio.wait((upload,))
-        if not upload.cancelled():
-            upload.exception()  # seen
+    async def _opened(self, connection: Connection, head: ResponseHead, held: list[bytes]) -> Ended | None:
+        """A stream began: None where it goes to the client. `held` is filled with its beginning."""
+        exchange, model_api = self._exchange, self._route.model_api
+        open_scanner(exchange, head)
+        opening = await first_output(
+            connection,
+            exchange.observation,
+            self._clock,
+            until_output=model_api.first_token_timeout_ms > 0,
+            limit_bytes=exchange.snapshot.limits.hold_response_bytes,
+        )
+        held += opening.held
+        if not opening.refused:
+            return None
+        scanner = exchange.observation.scanner
+        self._record.error = scanner.findings.error_code if scanner is not None else None
+        judgement = self._judge(error_event=True)
+        self._plan.report(judgement.blames)
+        return await self._keep(connection, head, held, judgement.verdict)
 
-    def _added_lines(self) -> bytes:
-        """The gateway's own header lines of a relayed answer."""
-        exchange = self._exchange
-        return (
-            f"x-sluiceway-request-id: {exchange.observation.request_id}\r\n"
-            f"x-sluiceway-service: {self._service.name}\r\n"
-            f"x-sluiceway-attempts: {len(exchange.observation.attempts)}\r\n"
-            f"x-sluiceway-generation: {exchange.snapshot.generation}\r\n"
-        ).encode("ascii")
+    async def _keep(
+        self, connection: Connection, head: ResponseHead, held: list[bytes], verdict: Verdict
+    ) -> Ended | None:
+        """Keep an answer that may be the last one, where another attempt can follow; None: it goes to the client."""
+        plan, exchange = self._plan, self._exchange
+        if verdict is Verdict.DONE or not plan.another:
+            return None
+        if self._clock is not None:
+            self._clock.stop()
+        if not held:
+            open_scanner(exchange, head)
+        limit_bytes = exchange.snapshot.limits.hold_response_bytes
+        self._record.verdict = verdict
+        if await rest(connection, exchange.observation, held, limit_bytes):
+            return Ended(verdict, kept=Kept(self._choice, head, held))
+        if sum(map(len, held)) > limit_bytes:
+            return None  # too large to be kept: better this answer than none
+        return Ended(verdict, UpstreamError("upstream_protocol", f"the upstream answered {head.status} and broke off"))
+
+    def _judge(
+        self,
+        *,
+        failure: str | None = None,
+        status: int | None = None,
+        error_event: bool = False,
+        response_started: bool = True,
+    ) -> Judgement:
+        exchange, model_api, operation = self._exchange, self._route.model_api, self._route.operation
+        return judge(
+            Facts(
+                failure=failure,
+                status=status,
+                error_event=error_event,
+                sent=self._sent,
+                response_started=response_started,
+                connection_reused=self._reused,
+                committed=exchange.response.committed,
+                tape_whole=exchange.can_replay,
+                already_retried=self._retried,
+                own_key=model_api.auth != "passthrough",
+                key_left=self._plan.key_left,
+                replayable=operation.replayable,
+                creates_job=exchange.creates_job,
+                fallback_on=model_api.fallback_on,
+            )
+        )
+
+
+def added_lines(exchange: Exchange, service: str) -> bytes:
+    """The gateway's own header lines of a relayed answer."""
+    return (
+        f"x-sluiceway-request-id: {exchange.observation.request_id}\r\n"
+        f"x-sluiceway-service: {service}\r\n"
+        f"x-sluiceway-attempts: {len(exchange.observation.attempts)}\r\n"
+        f"x-sluiceway-generation: {exchange.snapshot.generation}\r\n"
+    ).encode("ascii")

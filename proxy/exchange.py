@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from observability.observation import Observation
     from proxy.body import RequestBody
-    from proxy.config.snapshot import Route, Service, Snapshot
+    from proxy.changes import Changes
+    from proxy.config.snapshot import Route, Snapshot
     from proxy.relay import Downstream
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
@@ -17,19 +18,21 @@ class Exchange:
 
     __slots__ = (
         "body",
-        "consumer_name",
+        "changes",
+        "creates_job",
         "credential",
         "headers",
         "http_1_0",
         "keep_alive",
         "method",
+        "model_matters",
         "observation",
         "path",
+        "payload",
         "query",
         "raw_headers",
         "response",
         "route",
-        "service",
         "snapshot",
         "usage_asked",
     )
@@ -65,7 +68,25 @@ class Exchange:
         """The client wants to keep its connection."""
         self.route: Route | None = None
         self.credential: str | None = None
-        self.consumer_name: str | None = None
-        self.service: Service | None = None
+        self.payload: bytes | None = None
+        """The whole body as the client sent it, where it is small; None where it streams or there is none."""
+        self.changes: Changes | None = None
+        """What is changed of the body; None: nothing."""
+        self.model_matters = False
+        """The model decides where the request goes, or is replaced: it must not be named twice."""
+        self.creates_job = False
+        """It creates a task upstream, and is repeated only where it cannot have."""
         self.usage_asked = False
         """The gateway asked for usage in the client's place; the chunk that answers is withheld."""
+
+    @property
+    def can_replay(self) -> bool:
+        """The body can be sent again from its first byte."""
+        return self.payload is not None or self.body.empty or self.body.held_whole
+
+    def asks_stream(self) -> bool:
+        """Is it known by now that the client asked for a stream? By the body, or by DashScope's header."""
+        scanner = self.observation.request_scanner
+        if scanner is not None and scanner.stream:
+            return True
+        return self.headers.get("X-DashScope-SSE", "").lower() == "enable"

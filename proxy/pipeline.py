@@ -1,12 +1,11 @@
-"""The phases of one exchange, in order (architecture.md §3): match, authenticate, pick, send, relay.
+"""The phases of one exchange, in order (architecture.md §3): match, authenticate, peek, pick, send, relay.
 
 `run` is the one path through them. Phases fill in the exchange and its observation and end it by raising a
-`GatewayError`; the handler answers those, the middleware records every ending. The attempt owns its upstream
-connection in the coroutine that owns the request: whatever ends it, the `finally` gives the connection back or
-closes it.
+`GatewayError`; the handler answers those, the middleware records every ending. An attempt owns its upstream connection
+in the coroutine that owns the request: whatever ends it, the `finally` gives the connection back or closes it. Which
+target comes first and which comes next is the plan's (`proxy.routing`).
 """
 
-import asyncio
 from typing import Any, Final
 
 import orjson
@@ -14,12 +13,16 @@ import orjson
 from observability import names
 from observability.observation import Attempt as AttemptRecord
 from observability.scanners import request_scanner
-from proxy.attempt import Attempt
+from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
+from proxy.changes import Changes
 from proxy.config.snapshot import ModelApi, Route, Service
-from proxy.errors import GatewayError, UpstreamError
+from proxy.errors import GatewayError
 from proxy.exchange import Exchange
-from proxy.rewrite import ask_for_usage
+from proxy.opening import Kept
+from proxy.relay import relay
+from proxy.routing import Plan, Router
+from proxy.spool import Holding
 from proxy.upstream.address import Address
 from proxy.upstream.pool import Pool
 from proxy.verdict import Verdict
@@ -31,9 +34,11 @@ MAX_CACHED_ROUTES: Final = 4096
 class Pipeline:
     """Runs exchanges. One for each worker; it owns the upstream pools."""
 
-    def __init__(self) -> None:
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+        self._router = Router()
         self._pools: dict[str, tuple[Service, Pool]] = {}
-        self._fields: dict[int, tuple[Route, orjson.Fragment]] = {}
+        self._fields: dict[tuple[int, str], tuple[Route, orjson.Fragment]] = {}
         self._running: dict[str, int] = {}
 
     async def run(self, exchange: Exchange) -> None:
@@ -43,14 +48,17 @@ class Pipeline:
         model_api = route.model_api
         exchange.body.admit(model_api.max_request_bytes)
         self._enter(model_api)
+        plan: Plan | None = None
         try:
-            service = self._pick(exchange, route)
-            if service.total_timeout_ms:
-                await self._send_within(exchange, route, service)
-            else:
-                await self._send(exchange, route, service)
+            model = await self._peek(exchange, route)
+            plan = self._router.plan(model_api, model)
+            await self._send(exchange, route, plan)
         finally:
             self._running[model_api.name] -= 1
+            if plan is not None:
+                plan.close()
+            exchange.observation.tape_lost = exchange.body.lost
+            exchange.body.let_go()
 
     def close(self) -> None:
         """Close the upstream connections that are idle, and the others when they come back."""
@@ -60,14 +68,19 @@ class Pipeline:
     # -- match, authenticate, pick -----------------------------------------------------------------------------------
 
     def _match(self, exchange: Exchange) -> Route:
-        host = exchange.headers.get("Host", "").lower()
+        headers = exchange.headers
+        host = headers.get("Host", "").lower()
         if ":" in host:
             host = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
         route = exchange.snapshot.match(exchange.method, host, exchange.path)
         exchange.route = route
+        operation = route.operation
+        exchange.creates_job = operation.creates_job or (
+            operation.protocol == "dashscope" and headers.get("X-DashScope-Async", "").lower() == "enable"
+        )
         observation = exchange.observation
         model_api = route.model_api
-        observation.route_fields = self._route_fields(route)
+        observation.route_fields = self._route_fields(route, model_api.targets[0].service)
         observation.model_api = model_api.name
         observation.metrics, observation.logging, observation.tracing = (
             model_api.metrics,
@@ -78,16 +91,17 @@ class Pipeline:
             observation.labels = dict(model_api.labels)
         return route
 
-    def _route_fields(self, route: Route) -> orjson.Fragment:
-        """What every record of a route says, as JSON already."""
-        cached = self._fields.get(id(route))
+    def _route_fields(self, route: Route, service: Service) -> orjson.Fragment:
+        """What every record of a route and a service says, as JSON already."""
+        key = id(route), service.name
+        cached = self._fields.get(key)
         if cached is not None and cached[0] is route:
             return cached[1]
         operation, model_api = route.operation, route.model_api
         fields: dict[str, Any] = {
             names.HTTP_ROUTE: route.template,
             names.GEN_AI_OPERATION_NAME: operation.gen_ai_operation,
-            names.GEN_AI_PROVIDER_NAME: model_api.target.service.provider.name,
+            names.GEN_AI_PROVIDER_NAME: service.provider.name,
             names.SLUICEWAY_MODEL_API: model_api.name,
             names.SLUICEWAY_RESOURCE_GROUP: model_api.resource_group,
             names.SLUICEWAY_SCENARIO: model_api.scenario,
@@ -99,7 +113,7 @@ class Pipeline:
         if len(self._fields) >= MAX_CACHED_ROUTES:
             self._fields.clear()
         fragment = orjson.Fragment(orjson.dumps(fields))
-        self._fields[id(route)] = (route, fragment)
+        self._fields[key] = (route, fragment)
         return fragment
 
     def _authenticate(self, exchange: Exchange, route: Route) -> None:
@@ -118,12 +132,6 @@ class Pipeline:
             raise GatewayError("overloaded", f"Model API {model_api.name} has {limit} requests running, its limit")
         self._running[model_api.name] = running + 1
 
-    def _pick(self, exchange: Exchange, route: Route) -> Service:
-        service = route.model_api.target.service
-        exchange.service = service
-        exchange.observation.service = service.name
-        return service
-
     def _pool(self, service: Service) -> Pool:
         known = self._pools.get(service.name)
         if known is not None and known[0] is service:
@@ -138,45 +146,82 @@ class Pipeline:
         self._pools[service.name] = (service, pool)
         return pool
 
+    # -- peek --------------------------------------------------------------------------------------------------------
+
+    async def _peek(self, exchange: Exchange, route: Route) -> str | None:
+        """Read a small body whole; of a large one as much as the choice of a target needs. Answers the model."""
+        body, model_api, operation, headers = exchange.body, route.model_api, route.operation, exchange.headers
+        observation = exchange.observation
+        content_type = headers.get("Content-Type", "")
+        encoding = headers.get("Content-Encoding", "")
+        scanner = request_scanner(operation.protocol, operation.name, content_type, encoding)
+        ask_usage = operation.asks_usage and model_api.include_usage
+        if body.empty:
+            observation.request_scanner = scanner
+        elif body.small:
+            exchange.payload = body.take_arrived() or await body.read_whole()
+            scanner.whole(exchange.payload)  # 2 µs at once, where piece by piece costs 10
+            observation.request_scanner = scanner
+            ask_usage = ask_usage and scanner.stream is True and not scanner.include_usage
+        else:
+            observation.request_scanner = scanner
+            if model_api.needs_model or (model_api.max_attempts > 1 and model_api.has_alternatives):
+                limits = exchange.snapshot.limits
+                body.hold(self._holding, memory_bytes=limits.hold_memory_bytes, disk_bytes=limits.hold_disk_bytes)
+            if model_api.needs_model:
+                await body.peek(lambda: scanner.settled)
+            ask_usage = ask_usage and scanner.stream is not False and not scanner.include_usage
+        if ask_usage or model_api.rewrites:
+            exchange.changes = Changes(content_type, encoding, ask_usage=ask_usage)
+        exchange.model_matters = model_api.needs_model or model_api.rewrites
+        if exchange.model_matters and scanner.model_duplicated:
+            raise GatewayError("bad_request", "the request names its model twice")
+        if model_api.needs_model and scanner.model_seen and not scanner.model_valid:
+            raise GatewayError("model_missing", "the model's name has to be a string that is not empty")
+        return scanner.model
+
     # -- send --------------------------------------------------------------------------------------------------------
 
-    async def _send_within(self, exchange: Exchange, route: Route, service: Service) -> None:
-        """`_send` with the service's total timeout over it."""
-        try:
-            async with asyncio.timeout(service.total_timeout_ms / 1000):
-                await self._send(exchange, route, service)
-        except TimeoutError:
-            committed = exchange.response.committed
-            if committed:
-                exchange.response.cut()
-            message = f"the request took longer than {service.total_timeout_ms} ms"
-            raise UpstreamError("upstream_timeout", message, response_started=committed) from None
-
-    async def _send(self, exchange: Exchange, route: Route, service: Service) -> None:
-        """Attempts until one is done, or its error is final."""
+    async def _send(self, exchange: Exchange, route: Route, plan: Plan) -> None:
+        """Attempts until one is done, or nothing is left to try: then the last answer that came, or the last error."""
         observation = exchange.observation
-        body = exchange.body
-        operation = route.operation
-        scanner = request_scanner(operation.protocol, operation.name, exchange.headers.get("Content-Type", ""))
-        payload: bytes | None = None
-        if body.empty or not body.small:
-            observation.request_scanner = scanner
-        else:
-            payload = body.take_arrived() or await body.read_whole()
-            scanner.whole(payload)  # 2 µs at once, where piece by piece costs 10
-            observation.request_scanner = scanner
-            if scanner.stream and operation.asks_usage and route.model_api.include_usage:
-                asked = ask_for_usage(payload)
-                if asked is not None:
-                    payload, exchange.usage_asked = asked, True
-        pool = self._pool(service)
-        fresh = operation.creates_job
+        kept: Kept | None = None
         retried = False
         while True:
-            record = AttemptRecord(service.name, service.host, service.port, Verdict.CLIENT_LEFT)
+            target = plan.choice.target
+            service = target.service
+            observation.service, observation.upstream_model = service.name, target.model
+            observation.fallback = plan.choice.position > 0
+            observation.route_fields = self._route_fields(route, service)
+            observation.upstream_status = observation.first_event_ns = 0  # of the attempt before
+            observation.scanner = None
+            record = AttemptRecord(service.name, service.host, service.port, Verdict.CLIENT_LEFT, target.model)
             observation.attempts.append(record)
-            attempt = Attempt(exchange, route, service, pool, record)
-            if await attempt.run(payload, fresh=fresh, retried=retried) is Verdict.DONE:
+            plan.begin()
+            ended = await Attempt(exchange, route, plan, self._pool(service), record, retried=retried).run()
+            if ended.verdict is Verdict.DONE:
                 return
-            exchange.body.rewind()
-            fresh = retried = True
+            kept = ended.kept or kept
+            retried = ended.verdict is Verdict.SAME_TARGET
+            if not retried and (ended.verdict is Verdict.GIVE_UP or not plan.advance(ended.verdict)):
+                break
+            if exchange.payload is None and not exchange.body.empty:
+                if not exchange.body.held_whole:
+                    break
+                exchange.body.rewind()
+        if kept is None:
+            assert ended.error is not None
+            raise ended.error
+        await self._relay_kept(exchange, route, kept)
+
+    async def _relay_kept(self, exchange: Exchange, route: Route, kept: Kept) -> None:
+        """Nobody had a better answer."""
+        observation, service = exchange.observation, kept.choice.target.service
+        observation.service, observation.upstream_model = service.name, kept.choice.target.model
+        observation.fallback = kept.choice.position > 0
+        observation.route_fields = self._route_fields(route, service)
+        observation.upstream_status = kept.head.status
+        exchange.body.let_go()
+        if not exchange.body.complete:
+            exchange.keep_alive = False
+        await relay(exchange, kept, kept.head, added_lines(exchange, service.name))

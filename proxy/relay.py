@@ -73,6 +73,7 @@ async def relay(
     kind = open_scanner(exchange, head) if not held else media_type(head)
     withheld = UsageChunkFilter() if exchange.usage_asked and kind == EVENT_STREAM else None
     pending = _begin(exchange, head, added, changed=withheld is not None)
+    streams = kind == EVENT_STREAM and head.status < 400
     try:
         while True:
             scanned = bool(held)
@@ -86,28 +87,40 @@ async def relay(
                 data = await read(source, observation)
             last = not data or (source.body_complete and not source.held_bytes)
             out = data if withheld is None else _filtered(withheld, data, last=last)
+            # The last piece of a stream is looked at before it is sent: what breaks off must not end in good order.
+            whole = last and (not streams or _is_whole(observation, b"" if scanned else data))
             if out or pending or last:
-                response.send(pending, out, last=last)
+                response.send(pending, out, last=whole)
                 if pending:
                     observation.committed(head.status)
                     pending = b""
-            if scanned:
-                observation.response_bytes += len(data)
-            elif data:
-                observation.tap(data)
+            observation.tap(data, scanned=scanned or (last and streams))
             if last:
                 break
             if response.blocked:
                 await _drain(response, observation)
+        if not whole:
+            raise UpstreamError("upstream_truncated", "the stream ended before its end", response_started=True)
     except UpstreamError as error:
         if not response.committed:  # not a byte has gone out: the client gets an answer, not a cut connection
-            raise UpstreamError("upstream_protocol", error.message) from error
+            raise UpstreamError("upstream_protocol", error.message, response_started=True) from error
         response.cut()
         raise
     if observation.scanner is not None:
         observation.scanner.end()
     if response.blocked:
         await _drain(response, observation)
+
+
+def _is_whole(observation: Observation, last_piece: bytes) -> bool:
+    """A stream that ends here: is it complete for its protocol, as far as anybody can tell?"""
+    if last_piece:
+        observation.scan(last_piece)
+    scanner = observation.scanner
+    if scanner is None:
+        return True
+    scanner.end()
+    return scanner.findings.complete or scanner.findings.failed
 
 
 def _begin(exchange: Exchange, head: ResponseHead, added: bytes, *, changed: bool) -> bytes:

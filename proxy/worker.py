@@ -28,12 +28,13 @@ from observability.middleware import ObservationMiddleware
 from observability.sampling import sampler
 from observability.tally import RequestCounter
 from proxy.config import file as config_file
+from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
-from proxy.config.snapshot import compile_snapshot
 from proxy.handler import Handler
 from proxy.pipeline import Pipeline
 from proxy.runtime import METRICS
 from proxy.server import EdgeServer
+from proxy.spool import Holding
 
 _log = get_logger(__name__)
 
@@ -62,7 +63,8 @@ class Worker:
     def __init__(self, arguments: Arguments, document: Document) -> None:
         self._arguments = arguments
         self._document = document
-        self._row = Board.open(arguments.runtime / "board").row(arguments.slot)
+        self._board = Board.open(arguments.runtime / "board")
+        self._row = self._board.row(arguments.slot)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -72,7 +74,14 @@ class Worker:
         snapshot = compile_snapshot(self._document, arguments.generation)
         observer = arguments.slot % max(1, arguments.observers)
         emitter = Emitter(arguments.runtime / f"observer-{observer}.sock", self._row, loop)
-        pipeline = Pipeline()
+        holding = Holding(
+            Path(snapshot.spool_dir),
+            self._row,
+            max_memory_bytes=snapshot.limits.max_held_memory_bytes,
+            max_disk_bytes=snapshot.limits.max_held_disk_bytes,
+            disk_bytes=lambda: self._board.total(Cell.HELD_DISK_BYTES),
+        )
+        pipeline = Pipeline(holding)
         handler = Handler(snapshot, pipeline, self._row)
         counter = RequestCounter(arguments.runtime / METRICS, arguments.slot)
         middleware = ObservationMiddleware(emitter, counter, self._row, sampler(os.environ))
@@ -88,6 +97,7 @@ class Worker:
         await self._stop.wait()
         await self._drain(listener, server, handler, middleware)
         pipeline.close()
+        holding.close()
         await emitter.close(FLUSH_S)
 
     async def _drain(

@@ -98,6 +98,8 @@ def _attempt(facts: AttemptFacts, to_unix_ns: int, *, alone: bool) -> Attempt:
         attempt["status"] = facts.status
     if facts.error is not None:
         attempt["error"] = facts.error
+    if facts.model is not None:
+        attempt["model"] = facts.model
     return attempt
 
 
@@ -114,7 +116,7 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
     if facts.route_fields is not None:
         fields.update(facts.route_fields)
         fields[names.SLUICEWAY_ATTEMPTS] = len(facts.attempts)
-        fields[names.SLUICEWAY_FALLBACK] = False
+        fields[names.SLUICEWAY_FALLBACK] = facts.fallback
     for name, value in (
         (names.URL_PATH, facts.path),
         (names.CLIENT_ADDRESS, facts.client_address),
@@ -126,12 +128,15 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
         (names.ERROR_TYPE, facts.error_type),
         (names.SLUICEWAY_ERROR_ORIGIN, facts.error_origin),
         (names.SLUICEWAY_ERROR_MESSAGE, facts.error_message),
+        (names.SLUICEWAY_TAPE_LOST, facts.tape_lost),
     ):
         if value is not None:
             fields[name] = value  # noqa: PERF403 - adds to what is there
     if facts.request_model is not None:
         fields[names.GEN_AI_REQUEST_MODEL] = facts.request_model
-        fields[names.SLUICEWAY_UPSTREAM_MODEL] = facts.request_model
+    upstream_model = facts.upstream_model or facts.request_model
+    if upstream_model is not None:
+        fields[names.SLUICEWAY_UPSTREAM_MODEL] = upstream_model
     if facts.request_stream or facts.stream:
         fields[names.GEN_AI_REQUEST_STREAM] = True
     return fields

@@ -145,6 +145,9 @@ class SpanEncoder:
             attributes.append(self._field(names.HTTP_REQUEST_RESEND_COUNT).encode(number))
         if error is not None:
             attributes.append(self._field(names.ERROR_TYPE).encode(error))
+        model = attempt.get("model")
+        if model is not None:
+            attributes.append(self._field(names.SLUICEWAY_UPSTREAM_MODEL).encode(model))
         self._add_peer(attributes, attempt["address"], attempt["port"], status)
         return span(
             trace_id=trace.trace_id,

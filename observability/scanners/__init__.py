@@ -10,11 +10,15 @@ from functools import lru_cache
 from observability.findings import Findings
 from observability.scanners import dashscope, openai, request
 from observability.scanners.base import DecodingScanner, JsonScanner, Reader, Scanner, SseScanner
-from observability.scanners.request import RequestScanner
+from observability.scanners.request import FormScanner, RequestScanner
 from observability.wire.decode import Decoder, UnreadableEncodingError
 from observability.wire.json_paths import Paths
+from observability.wire.multipart_fields import boundary_of
 
 __all__ = ["RequestScanner", "Scanner", "request_scanner", "response_scanner"]
+
+_CACHED_TYPE_CHARS_MAX = 48
+"""Of a content type: `application/json; charset=utf-8` has 31 characters, a form with its boundary 60 and more."""
 
 _Framing = type[JsonScanner] | type[SseScanner]
 _ReaderOf = Callable[[Findings], Reader]
@@ -47,15 +51,27 @@ def response_scanner(
         return scanner
 
 
-def request_scanner(protocol: str, operation: str, content_type: str) -> RequestScanner:
-    """A scanner for the body of one request. Bodies that are not JSON are not read: everything stays unknown."""
-    return RequestScanner(_request_paths(protocol, operation, content_type))
+def request_scanner(protocol: str, operation: str, content_type: str, content_encoding: str = "") -> RequestScanner:
+    """A scanner for the body of one request; the head's fields as received.
+
+    JSON is read, forms where the protocol has them, and either behind gzip or deflate. Of other kinds everything stays
+    unknown; another content coding, or a form without a clear boundary: `failed` from the start. All operations of a
+    protocol name their model alike.
+    """
+    # a form's boundary is new in each request, and a long type must not be kept 1024 times
+    reading = _request_reading if len(content_type) <= _CACHED_TYPE_CHARS_MAX else _request_reading.__wrapped__
+    paths, is_form = reading(protocol, content_type)
+    scanner = FormScanner(boundary_of(content_type)) if is_form else RequestScanner(paths)
+    if content_encoding:
+        scanner.decode(content_encoding)
+    return scanner
 
 
 @lru_cache(maxsize=1024)  # as below
-def _request_paths(protocol: str, operation: str, content_type: str) -> Paths | None:
-    framing, _ = _reading(protocol, operation, content_type)
-    return request.paths_of(protocol) if framing is JsonScanner else None
+def _request_reading(protocol: str, content_type: str) -> tuple[Paths | None, bool]:
+    """What is wanted of JSON; and whether the body is a form that is read."""
+    kind = _media_type(content_type)
+    return request.paths_of(protocol) if _is_json(kind) else None, _is_form(kind) and request.has_forms(protocol)
 
 
 @lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry
@@ -83,6 +99,10 @@ def _media_type(content_type: str) -> str:
     if content_type == "application/json":  # as most servers write it
         return content_type
     return content_type.partition(";")[0].strip().lower()
+
+
+def _is_form(kind: str) -> bool:
+    return kind == "multipart/form-data"
 
 
 def _is_json(kind: str) -> bool:

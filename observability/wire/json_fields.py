@@ -51,7 +51,6 @@ class JsonFields:
         "_bom",
         "_closers",
         "_escaped",
-        "_field",
         "_field_from",
         "_field_held",
         "_field_start",
@@ -72,6 +71,7 @@ class JsonFields:
         "fields",
         "held_bytes",
         "offset",
+        "open_path",
         "trailing",
     )
 
@@ -94,6 +94,8 @@ class JsonFields:
         """Bytes fed so far."""
         self.held_bytes = 0
         """Bytes of captured values."""
+        self.open_path: Path | None = None
+        """Of the wanted value that has begun and not ended."""
         self._value_bytes_max = value_bytes_max
         self._state = _START
         self._walked = 0
@@ -106,7 +108,6 @@ class JsonFields:
         self._closers = bytearray()  # of the containers being skipped, innermost last
         self._string_open = False
         self._escaped = False
-        self._field: Path | None = None
         self._field_start = 0
         self._field_from = 0  # where the field begins in the present piece
         self._field_held: bytearray | None = None
@@ -116,13 +117,18 @@ class JsonFields:
         """The document was whole."""
         return self._state == _DONE and not self.failed
 
+    @property
+    def open_start(self) -> int | None:
+        """Offset of the first byte of that value."""
+        return self._field_start if self.open_path is not None else None
+
     def feed(self, data: bytes) -> None:
         """Take the next piece of the stream, of any size."""
         end = len(data)
         pos = 0
         while pos < end and not self.failed:
             pos = self._STEPS[self._state](self, data, pos)
-        if self._field is not None:
+        if self.open_path is not None:
             self._hold_field(data[self._field_from : self._field_from + self._value_bytes_max + 1])
             self._field_from = 0
         self.offset += end
@@ -137,7 +143,7 @@ class JsonFields:
 
     def _fail(self, data: bytes) -> int:
         self.failed = True
-        self._field = None
+        self.open_path = None
         self._field_held = None
         self._key.clear()
         return len(data)
@@ -164,7 +170,7 @@ class JsonFields:
             return self._fail(data)
         byte, node = data[pos], self._node
         if node is not None and node.path is not None:
-            self._field = node.path
+            self.open_path = node.path
             self._field_start = self.offset + pos
             self._field_from = pos
             self._field_held = bytearray()
@@ -341,7 +347,7 @@ class JsonFields:
         return self._value_end(data, pos + 1)
 
     def _value_end(self, data: bytes, pos: int) -> int:
-        if self._field is not None:
+        if self.open_path is not None:
             self._end_field(data, pos)
         if self._frames:
             self._state = _AFTER_VALUE
@@ -357,15 +363,15 @@ class JsonFields:
                 self._field_held = None
 
     def _end_field(self, data: bytes, pos: int) -> None:
-        assert self._field is not None
+        assert self.open_path is not None
         end = self.offset + pos
         raw = None
         room = min(self._value_bytes_max, HELD_BYTES_MAX - self.held_bytes)
         if self._field_held is not None and end - self._field_start <= room:
             raw = bytes(self._field_held) + data[self._field_from : pos]
             self.held_bytes += len(raw)
-        self.fields.append(Field(self._field, tuple(self._indices), raw, self._field_start, end))
-        self._field = None
+        self.fields.append(Field(self.open_path, tuple(self._indices), raw, self._field_start, end))
+        self.open_path = None
         self._field_held = None
 
     def _string_end(self, data: bytes, pos: int) -> int:
@@ -376,8 +382,7 @@ class JsonFields:
 
     @staticmethod
     def _space(data: bytes, pos: int) -> int:
-        match = _SPACE.match(data, pos)
-        return pos if match is None else match.end()
+        return pos if (match := _SPACE.match(data, pos)) is None else match.end()
 
     _STEPS: ClassVar[tuple[Callable[["JsonFields", bytes, int], int], ...]] = (
         _start,

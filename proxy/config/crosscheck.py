@@ -4,13 +4,13 @@ The checks see what is sound of a file. Where an entry is broken in itself it is
 still counts as known: one mistake makes one complaint, and all mistakes are told at once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from proxy.config.complaints import Complaint, near_miss
-from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig
-from proxy.config.values import digest_of_key, is_loopback
+from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig, TargetConfig
+from proxy.config.values import digest_of_key, is_loopback, spool_fault
 from proxy.protocols import operations, protocols_of
 from proxy.providers import PROVIDERS
 
@@ -26,6 +26,8 @@ class Parts:
     admin_listen: str | None
     admin_token: str
     allow_open: bool
+    spool_dir: str | None
+    """None: it is broken, or nothing will be held on disk."""
     services: Sequence[ServiceConfig | None]
     consumers: Sequence[ConsumerConfig | None]
     model_apis: Sequence[ModelApiConfig | None]
@@ -41,12 +43,19 @@ def parts_of(document: Document) -> Parts:
         admin_listen=document.admin.listen,
         admin_token=document.admin.token,
         allow_open=document.allow_open,
+        spool_dir=spool_dir_of(document),
         services=document.services,
         consumers=document.consumers,
         model_apis=document.model_apis,
         service_names=frozenset(service.name for service in document.services),
         consumer_names=frozenset(consumer.name for consumer in document.consumers),
     )
+
+
+def spool_dir_of(document: Document) -> str | None:
+    """The folder for held bodies; None where the limits leave nothing to be held on disk."""
+    limits = document.limits
+    return document.spool_dir if limits.hold_disk_bytes and limits.max_held_disk_bytes else None
 
 
 def cross_check(parts: Parts) -> list[Complaint]:
@@ -59,6 +68,7 @@ def cross_check(parts: Parts) -> list[Complaint]:
         *_services(parts),
         *_consumers(parts),
         *_places(parts),
+        *_spool(parts),
         *_model_apis(parts),
     ]
 
@@ -94,8 +104,11 @@ def _services(parts: Parts) -> Iterator[Complaint]:
         provider = PROVIDERS[service.provider]
         if service.base_url is None and provider.base_url is None:
             yield Complaint(f"{path}.base_url", "it is missing", f"{provider.name} has no address of its own: give one")
-        if len(service.api_keys) > 1:
-            yield Complaint(f"{path}.api_keys", "rotating several keys is not built yet", "give one key")
+        for position, key in enumerate(service.api_keys):
+            first = service.api_keys.index(key)
+            if first != position:
+                wrong = f"the key is that of {path}.api_keys[{first}] too"
+                yield Complaint(f"{path}.api_keys[{position}]", wrong, "give each key once")
         yield from _credentials(parts, service, path)
 
 
@@ -108,8 +121,7 @@ def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Co
         for model_api in parts.model_apis
         if model_api is not None
         and model_api.auth != "passthrough"
-        and model_api.routing.single is not None
-        and model_api.routing.single.service == service.name
+        and any(target.service == service.name for _, target in _targets(model_api))
     ]
     if callers and not service.api_keys and PROVIDERS[service.provider].needs_key:
         wrong = f"it is empty, and Model API {callers[0]} does not pass the caller's own key on"
@@ -155,16 +167,64 @@ def _model_apis(parts: Parts) -> Iterator[Complaint]:
             continue
         path = f"model_apis[{index}]"
         yield from _access(parts, model_api, path)
-        single = model_api.routing.single
-        if single is None:
-            right = "give it one service: {single: {service: NAME}}"
-            yield Complaint(f"{path}.routing", "it names no service", right)
-        elif parts.service_names is not None and single.service not in parts.service_names:
-            wrong = f"there is no service {single.service!r}"
-            yield Complaint(
-                f"{path}.routing.single.service", wrong, near_miss(single.service, sorted(parts.service_names))
-            )
-        yield from _protocols(model_api, services.get(single.service) if single else None, path)
+        yield from _routing(model_api, f"{path}.routing")
+        yield from _balance(model_api, path)
+        reachable: dict[str, ServiceConfig] = {}
+        for place, target in _targets(model_api):
+            if target.service in services:
+                reachable[target.service] = services[target.service]
+            elif parts.service_names is not None and target.service not in parts.service_names:
+                wrong = f"there is no service {target.service!r}"
+                yield Complaint(
+                    f"{path}.{place}.service", wrong, near_miss(target.service, sorted(parts.service_names))
+                )
+        yield from _protocols(model_api, reachable.values(), path)
+
+
+def _targets(model_api: ModelApiConfig) -> Iterator[tuple[str, TargetConfig]]:
+    """Every target that a request may reach, and where in the Model API it stands."""
+    routing = model_api.routing
+    if routing.single is not None:
+        yield "routing.single", routing.single
+    for place, targets in (
+        ("routing.by_model", routing.by_model),
+        ("routing.by_weight", routing.by_weight),
+        ("fallback", model_api.fallback),
+    ):
+        for position, target in enumerate(targets or ()):
+            yield f"{place}[{position}]", target
+
+
+def _routing(model_api: ModelApiConfig, path: str) -> Iterator[Complaint]:
+    routing = model_api.routing
+    ways = [name for name in type(routing).model_fields if getattr(routing, name) is not None]
+    if not ways:
+        yield Complaint(path, "it names no service", "give it one, {single: {service: NAME}}, or by_model or by_weight")
+    elif len(ways) > 1:
+        yield Complaint(path, f"it has {' and '.join(ways)}", "keep one of them")
+    if routing.by_model is not None and not routing.by_model:
+        yield Complaint(f"{path}.by_model", "it is empty", 'give it entries: [{match: "qwen-*", service: NAME}]')
+    if routing.by_weight is not None and not routing.by_weight:
+        yield Complaint(f"{path}.by_weight", "it is empty", "give it entries: [{service: NAME, weight: 80}]")
+    if routing.by_weight and not any(target.weight for target in routing.by_weight):
+        yield Complaint(f"{path}.by_weight", "every weight is 0", "give at least one entry a weight above 0")
+
+
+def _balance(model_api: ModelApiConfig, path: str) -> Iterator[Complaint]:
+    if model_api.balance != "weighted" and model_api.routing.by_weight is None:
+        wrong = f"{model_api.balance} chooses among the entries of routing.by_weight, and there is none"
+        yield Complaint(f"{path}.balance", wrong, "leave it out, or route by_weight")
+
+
+def _spool(parts: Parts) -> Iterator[Complaint]:
+    """A folder that the file names is checked with its value; here the default one, where bodies will be held."""
+    if parts.spool_dir is None:
+        return
+    holding = (one.name for one in parts.model_apis if one is not None and (one.routing.by_model or one.fallback))
+    name, fault = next(holding, None), spool_fault(parts.spool_dir)
+    if name is not None and fault is not None:
+        wrong = f"{parts.spool_dir!r} cannot be used: {fault}; Model API {name} holds request bodies"
+        yield Complaint("spool_dir", wrong, "name a folder that is writable or can be made")
 
 
 def _access(parts: Parts, model_api: ModelApiConfig, path: str) -> Iterator[Complaint]:
@@ -191,7 +251,7 @@ def _has_key(service: ServiceConfig) -> bool:
     return bool(service.api_keys) or not CREDENTIAL_HEADERS.isdisjoint(service.headers)
 
 
-def _protocols(model_api: ModelApiConfig, service: ServiceConfig | None, path: str) -> Iterator[Complaint]:
+def _protocols(model_api: ModelApiConfig, services: Collection[ServiceConfig], path: str) -> Iterator[Complaint]:
     if not model_api.protocols:
         right = f"name one or more of {', '.join(protocols_of(model_api.scenario))}"
         yield Complaint(f"{path}.protocols", "it is empty", right)
@@ -202,12 +262,16 @@ def _protocols(model_api: ModelApiConfig, service: ServiceConfig | None, path: s
         if not operations(model_api.scenario, protocol):
             wrong = f"scenario {model_api.scenario} in the {protocol} protocol is not built yet"
             yield Complaint(where, wrong, f"use {' or '.join(protocols_of(model_api.scenario))}")
-        elif service is None:
-            continue
-        elif protocol not in PROVIDERS[service.provider].protocols:
-            wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
-            spoken = " or ".join(PROVIDERS[service.provider].protocols)
-            yield Complaint(where, wrong, f"use {spoken}, or a service that speaks it")
-        elif (model_api.scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
-            wrong = "turning OpenAI image requests into DashScope's is not built yet"
-            yield Complaint(where, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")
+        else:
+            for service in services:
+                yield from _speaks(service, model_api.scenario, protocol, where)
+
+
+def _speaks(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
+    if protocol not in PROVIDERS[service.provider].protocols:
+        wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
+        spoken = " or ".join(PROVIDERS[service.provider].protocols)
+        yield Complaint(path, wrong, f"use {spoken}, or a service that speaks it")
+    elif (scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
+        wrong = f"for service {service.name}, turning OpenAI image requests into DashScope's is not built yet"
+        yield Complaint(path, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")

@@ -17,7 +17,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from proxy.config.complaints import Complaint, ConfigError, Supplied, is_secret, path_text, translated
-from proxy.config.crosscheck import Parts, cross_check, parts_of
+from proxy.config.crosscheck import Parts, cross_check, parts_of, spool_dir_of
 from proxy.config.model import Admin, ConsumerConfig, Document, ModelApiConfig, Section, ServiceConfig
 from proxy.config.values import is_name
 
@@ -202,12 +202,14 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def _sound_parts(raw: dict[str, Any]) -> Parts:
     """What can be said of the parts of a file that is broken somewhere."""
     document = _sound({key: value for key, value in raw.items() if key in ("listen", "allow_open")}, Document)
+    holding = _sound({key: value for key, value in raw.items() if key in ("spool_dir", "limits")}, Document)
     admin = _sound(raw.get("admin", {}), Admin)
     return Parts(
         listen=document.listen if document else None,
         admin_listen=admin.listen if admin else None,
         admin_token=admin.token if admin else "",
         allow_open=document.allow_open if document else True,
+        spool_dir=spool_dir_of(holding) if holding else None,
         services=_entries(raw.get("services"), ServiceConfig),
         consumers=_entries(raw.get("consumers"), ConsumerConfig),
         model_apis=_entries(raw.get("model_apis"), ModelApiConfig),

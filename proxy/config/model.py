@@ -7,7 +7,7 @@ loopback) is in `proxy.config.crosscheck`. A key that the contract has and the g
 Numbers and switches are not guessed from text. Secrets are kept out of every repr.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,21 +47,21 @@ class Cors(Section):
 
 
 class Limits(Section):
-    """`limits`: per worker, but for the disk of the whole host."""
+    """`limits`: per worker, but for the disk of the whole host. Of what is held, 0 is nothing, not everything."""
 
     max_connections: Positive = 20_000
     max_inflight_requests: Positive = 10_000
     max_head_bytes: values.HeadBytes = 65_536
     max_request_bytes: Positive = 536_870_912
-    hold_memory_bytes: Annotated[Whole, later(262_144, "holding request bodies")] = 262_144
-    hold_disk_bytes: Annotated[Whole, later(536_870_912, "holding request bodies on disk")] = 536_870_912
-    hold_response_bytes: Annotated[Whole, later(65_536, "holding responses before the commit")] = 65_536
-    max_held_memory_bytes: Annotated[Whole, later(268_435_456, "holding request bodies")] = 268_435_456
+    hold_memory_bytes: Whole = 262_144
+    hold_disk_bytes: Whole = 536_870_912
+    hold_response_bytes: Whole = 65_536
+    max_held_memory_bytes: Whole = 268_435_456
     head_timeout_ms: Milliseconds = 10_000
     body_idle_timeout_ms: Milliseconds = 30_000
     write_idle_timeout_ms: Milliseconds = 60_000
     keepalive_timeout_ms: Milliseconds = 75_000
-    max_held_disk_bytes: Annotated[Whole, later(17_179_869_184, "holding request bodies on disk")] = 17_179_869_184
+    max_held_disk_bytes: Whole = 17_179_869_184
 
 
 class Tracing(Section):
@@ -84,10 +84,11 @@ class ServiceTls(Section):
 class Cooldown(Section):
     """`services[].cooldown`."""
 
-    failures: Annotated[Whole, later(5, "cool-down")] = 5
-    window_ms: Annotated[Milliseconds, later(30_000, "cool-down")] = 30_000
-    base_ms: Annotated[Milliseconds, later(1000, "cool-down")] = 1000
-    max_ms: Annotated[Milliseconds, later(60_000, "cool-down")] = 60_000
+    failures: Whole = 5
+    """0: however many, none begins a cool-down of the service."""
+    window_ms: values.PositiveMilliseconds = 30_000
+    base_ms: Milliseconds = 1000
+    max_ms: Milliseconds = 60_000
 
 
 class ServiceConfig(Section):
@@ -119,19 +120,32 @@ class ConsumerConfig(Section):
     labels: dict[str, str] = {}
 
 
-class Single(Section):
-    """`routing.single`: one service for every model."""
+class TargetConfig(Section):
+    """`routing.single`, an entry of `fallback`: a service, and the model it is asked for (None: the caller's)."""
 
     service: str
-    model: Annotated[str | None, later(None, "rewriting the model")] = None
+    model: values.ModelName | None = None
 
 
-class Routing(Section):
+class ModelTarget(TargetConfig):
+    """`routing.by_model[]`."""
+
+    match: values.ModelPattern
+    """`?` stands for one character, `*` for any number."""
+
+
+class WeightTarget(TargetConfig):
+    """`routing.by_weight[]`."""
+
+    weight: values.Weight
+
+
+class RoutingConfig(Section):
     """`routing`: exactly one of the three."""
 
-    single: Single | None = None
-    by_model: Annotated[Any, later(None, "routing by model")] = None
-    by_weight: Annotated[Any, later(None, "routing by weight")] = None
+    single: TargetConfig | None = None
+    by_model: Annotated[list[ModelTarget], values.targets] | None = None
+    by_weight: Annotated[list[WeightTarget], values.targets] | None = None
 
 
 class Monitoring(Section):
@@ -159,13 +173,13 @@ class ModelApiConfig(Section):
     strip_base_path: Switch = True
     auth: Annotated[str, one_of(("consumers", "passthrough", "open"))] = "consumers"
     consumers: list[str] = []
-    routing: Routing
-    balance: Annotated[str, later("weighted", "balancing")] = "weighted"
-    fallback: Annotated[list[Any], later([], "fallback")] = []
-    fallback_on: Annotated[list[int], later(list(FALLBACK_ON), "fallback")] = list(FALLBACK_ON)
-    max_attempts: Annotated[Whole, later(4, "fallback")] = 4
-    first_packet_timeout_ms: Annotated[Milliseconds, later(0, "a deadline for the first packet")] = 0
-    first_token_timeout_ms: Annotated[Milliseconds, later(0, "a deadline for the first token")] = 0
+    routing: RoutingConfig
+    balance: Annotated[str, one_of(("weighted", "least_inflight", "lowest_latency"))] = "weighted"
+    fallback: Annotated[list[TargetConfig], values.targets] = []
+    fallback_on: list[values.FailureStatus] = list(FALLBACK_ON)
+    max_attempts: values.Attempts = 4
+    first_packet_timeout_ms: Milliseconds = 0
+    first_token_timeout_ms: Milliseconds = 0
     include_usage: Switch = True
     on_disconnect: Annotated[str, one_of(("cancel",), planned=("drain",))] = "cancel"
     max_request_bytes: Positive | None = None
@@ -187,7 +201,7 @@ class Document(Section):
     trusted_proxies: Annotated[list[str], later([], "reading the client's address from a proxy")] = []
     cors: Cors = Cors()
     state: values.State = "sqlite:./.sluiceway/state.db"
-    spool_dir: Annotated[str, later("./.sluiceway/spool", "holding request bodies on disk")] = "./.sluiceway/spool"
+    spool_dir: values.SpoolDir = "./.sluiceway/spool"
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
     prices: Annotated[str | None, later(None, "pricing")] = None

@@ -4,13 +4,14 @@ A check raises `wrong_value(wrong, right)` and never repeats a secret. What the 
 number or a switch is due, and only then, it is read as one (`Supplied`). In the file itself `"4"` is not a number.
 """
 
+import os
 import re
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -33,6 +34,8 @@ OWN_HEADERS: Final = frozenset(
 )
 """Header lines that the gateway writes, or that belong to one connection: not for `headers` of a service."""
 
+_T = TypeVar("_T")
+
 COUNT_MAX: Final = 2**63 - 1
 """Of every number in the file: what is larger is a slip, and would not fit where numbers are kept."""
 
@@ -41,6 +44,20 @@ PROCESSES_MAX: Final = 1024
 
 MS_MAX: Final = 86_400_000
 """Of every time in the file: a day. What waits longer than that waits for nobody."""
+
+MODEL_CHARACTERS_MAX: Final = 256
+"""Of a model's name or a pattern for names. The longest seen, a fine-tuned model's with its organisation, has 90; a
+pattern is tried on names that anybody may send, at the cost of its length times the name's."""
+
+TARGETS_MAX: Final = 1000
+"""In one list of targets: patterns are tried one after the other, and a thousand of them take 0.1 ms of a request."""
+
+WEIGHT_MAX: Final = 1_000_000
+"""Shares as fine as one in a million; what is larger is a slip."""
+
+ATTEMPTS_MAX: Final = 64
+"""Of one request: each is held in its record and is a span. More keys or services than that are tried by no one
+request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +150,30 @@ def digest_of_key(key: str) -> bytes:
 def is_name(text: str) -> bool:
     """Whether a service, a consumer or a Model API may be called so."""
     return _NAME.fullmatch(text) is not None
+
+
+def spool_fault(folder: str) -> str | None:
+    """Why held bodies could not be written into a folder that exists or is to be made; None: they could.
+
+    Looks at the nearest of the folder and its parents that exists.
+    """
+    place = os.path.abspath(folder)
+    while True:
+        try:
+            os.stat(place)
+        except FileNotFoundError:
+            place = os.path.dirname(place)
+        except OSError as error:
+            return error.strerror
+        except ValueError as error:  # a NUL in it
+            return str(error)
+        else:
+            break
+    if not os.path.isdir(place):
+        return f"{place} is no folder"
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        return f"{place} is not writable"
+    return None
 
 
 def is_loopback(listen: str) -> bool:
@@ -259,6 +300,35 @@ def _state(value: str) -> str:
     return value
 
 
+def _model_name(value: str) -> str:
+    if not value:
+        raise wrong_value("the name is empty", "give the name of a model; null leaves the caller's")
+    if len(value) > MODEL_CHARACTERS_MAX or not value.isprintable():
+        raise wrong_value(
+            "{value} is no name of a model", f"use at most {MODEL_CHARACTERS_MAX} characters, without line breaks"
+        )
+    return value
+
+
+def _model_pattern(value: str) -> str:
+    if not value:
+        raise wrong_value("the pattern is empty", "give the name of a model, with ? and * for other characters")
+    return _model_name(value)
+
+
+def _targets(value: list[_T]) -> list[_T]:
+    if len(value) > TARGETS_MAX:
+        raise wrong_value(f"the list has {len(value)} entries", f"use at most {TARGETS_MAX}; * stands for many models")
+    return value
+
+
+def _spool_dir(value: str) -> str:
+    fault = "it is empty" if not value else spool_fault(value)
+    if fault is not None:
+        raise wrong_value(f"{{value}} cannot be used: {fault}", "name a folder that is writable or can be made")
+    return value
+
+
 def _authorities(value: str | None) -> str | None:
     if value is not None:
         try:
@@ -278,6 +348,10 @@ Positive = Annotated[int, Field(ge=1, le=COUNT_MAX), BeforeValidator(_number)]
 HeadBytes = Annotated[int, Field(ge=1024, le=1_048_576), BeforeValidator(_number)]
 """Less leaves no room for a real client's headers; more only helps an attacker: others stop at 8 to 64 KiB."""
 Milliseconds = Annotated[int, Field(ge=0, le=MS_MAX), BeforeValidator(_number)]
+PositiveMilliseconds = Annotated[int, Field(ge=1, le=MS_MAX), BeforeValidator(_number)]
+Weight = Annotated[int, Field(ge=0, le=WEIGHT_MAX), BeforeValidator(_number)]
+Attempts = Annotated[int, Field(ge=1, le=ATTEMPTS_MAX), BeforeValidator(_number)]
+FailureStatus = Annotated[int, Field(ge=400, le=599), BeforeValidator(_number)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Processes = Annotated[int | Literal["auto"], BeforeValidator(_processes)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -291,4 +365,9 @@ Token = Annotated[str, BeforeValidator(lambda value: "" if value is None else va
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 State = Annotated[str, AfterValidator(_state)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+ModelPattern = Annotated[str, AfterValidator(_model_pattern)]
+targets: Final = AfterValidator(_targets)
+"""Of a list of targets."""
+SpoolDir = Annotated[str, AfterValidator(_spool_dir)]
 Authorities = Annotated[str | None, AfterValidator(_authorities)]

@@ -145,7 +145,7 @@ def client_faults(ask: Ask, record: Fields) -> list[str]:
 
 def withheld(ask: Ask) -> bool:
     """Whether the gateway asked for usage in the client's place, and may keep its chunk to itself."""
-    return ask.stream and ask.protocol == "openai" and not ask.asks_usage and len(ask.body) <= 65536
+    return ask.stream and ask.protocol == "openai" and not ask.asks_usage
 
 
 def upstream_faults(ask: Ask, record: Fields, entry: Fields) -> list[str]:

@@ -74,7 +74,7 @@ hop_by_hop = st.lists(
     unique=True,
 )
 content_types = st.sampled_from(
-    (b"", b"application/json", b"text/event-stream", b"text/event-stream;charset=UTF-8", b"image/png", b"\xff;;=")
+    (b"", b"application/json", b"application/x-ndjson", b"text/plain;charset=UTF-8", b"image/png", b"\xff;;=")
 )
 content_codings = st.sampled_from((b"", b"", b"", b"gzip", b"deflate", b"br", b"x"))
 

@@ -19,10 +19,11 @@ from observability.observer.naming import record_of
 from observability.record import Record
 from observability.tally import RequestCounter
 from proxy.config import file as config_file
-from proxy.config.snapshot import compile_snapshot
+from proxy.config.compile import compile_snapshot
 from proxy.handler import Handler
 from proxy.pipeline import Pipeline
 from proxy.server import EdgeServer
+from proxy.spool import Holding
 
 KEY = "sk-test-consumer-key"
 UPSTREAM_KEY = "sk-upstream-secret"
@@ -39,6 +40,7 @@ class FakeWorker:
         self.server: EdgeServer
         self.handler: Handler
         self.pipeline: Pipeline
+        self.holding: Holding
 
     def hand_over(self, record: tuple[Any, ...]) -> None:
         """As the emitter and an observer do, by way of JSON."""
@@ -84,7 +86,15 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
     """Serve `document` on a free port of 127.0.0.1."""
     snapshot = compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 7)
     worker = FakeWorker()
-    worker.pipeline = Pipeline()
+    spool = tempfile.TemporaryDirectory()
+    worker.holding = Holding(
+        Path(spool.name),
+        worker.row,
+        max_memory_bytes=snapshot.limits.max_held_memory_bytes,
+        max_disk_bytes=snapshot.limits.max_held_disk_bytes,
+        disk_bytes=lambda: worker.row[Cell.HELD_DISK_BYTES],
+    )
+    worker.pipeline = Pipeline(worker.holding)
     worker.handler = Handler(snapshot, worker.pipeline, worker.row)
     with tempfile.TemporaryDirectory() as folder:
         counter = RequestCounter(Path(folder), 0)  # mapped: it needs its name no longer
@@ -99,3 +109,5 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
         worker.server.stop_sweeping()
         await worker.server.shutdown(0.1)
         worker.pipeline.close()
+        worker.holding.close()
+        spool.cleanup()

@@ -6,8 +6,9 @@ import pytest
 from multidict import CIMultiDict
 
 from proxy.auth import admit, authenticate, credential_of
+from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse
-from proxy.config.snapshot import Snapshot, compile_snapshot
+from proxy.config.snapshot import Snapshot
 from proxy.errors import GatewayError
 
 FILE = """

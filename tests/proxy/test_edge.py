@@ -348,7 +348,7 @@ async def test_an_option_that_aiohttp_does_not_know_is_an_error(limits: Limits) 
 def limits() -> Limits:
     """The defaults."""
     from proxy.config import file as config_file
-    from proxy.config.snapshot import compile_snapshot
+    from proxy.config.compile import compile_snapshot
 
     return compile_snapshot(config_file.parse(orjson.dumps(document_of("http://x")).decode(), {}, "t"), 1).limits
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse
-from proxy.config.snapshot import Route, Snapshot, compile_snapshot
+from proxy.config.snapshot import Route, Snapshot
 from proxy.errors import GatewayError
 from proxy.protocols import PROTOCOLS, SCENARIOS, openai, operations, protocols_of
 from proxy.protocols.base import Operation
@@ -62,7 +63,8 @@ def test_paths(
 ) -> None:
     route = snapshot.match("POST", "gateway.internal", path + slash)
     assert (route.model_api.name, route.operation.name) == (model_api, operation)
-    assert (route.template, route.upstream_path) == (template, upstream_path)
+    (target,) = route.model_api.targets
+    assert (route.template, route.upstream_path(target.service)) == (template, upstream_path)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,9 @@ class TestBelow:
     )
     def test_paths(self, snapshot: Snapshot, path: str, operation: str, template: str, upstream_path: str) -> None:
         route = snapshot.match("GET", "", path)
-        assert (route.operation.name, route.template, route.upstream_path) == (operation, template, upstream_path)
+        (target,) = route.model_api.targets
+        assert (route.operation.name, route.template) == (operation, template)
+        assert route.upstream_path(target.service) == upstream_path
 
     @pytest.mark.parametrize(
         "path",

@@ -1,7 +1,9 @@
 """Request scanners: every case by pieces and by `whole`."""
 
+import gzip
 import json
 import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
@@ -28,10 +30,17 @@ OPENAI: list[tuple[bytes, dict[str, Any]]] = [
     ),
     (rb'{"\u006dodel":"qw\u0065n"}', {"model": "qwen"}),
     (b'{"x":{"model":"no"},"y":["model"]}', {}),
-    (b'{"model":5,"stream":"yes","stream_options":[],"n":-1,"size":7}', {}),
-    (b'{"model":""}', {}),
-    (b'{"model":"a","model":5}', {"duplicates": {"model"}}),
-    (b'{"model":"a","model":null}', {"duplicates": {"model"}}),
+    (b'{"model":5,"stream":"yes","stream_options":[],"n":-1,"size":7}', {"model_seen": True}),
+    (b'{"model":""}', {"model_seen": True}),
+    (b'{"model":null}', {"model_seen": True}),
+    (b'{"model":{"model":"a"}}', {"model_seen": True}),
+    (rb'{"model":"\ud800"}', {"model_seen": True}),
+    (b'{"model":"' + b"m" * 16382 + b'"}', {"model": "m" * 16382}),
+    (b'{"model":"' + b"m" * 16383 + b'"}', {"model_seen": True}),
+    (b'{"model":"' + rb"\u4e2d" * 2730 + b'"}', {"model": "中" * 2730}),
+    (b'{"model":"' + rb"\u4e2d" * 2731 + b'"}', {"model_seen": True}),
+    (b'{"model":"a","model":5}', {"model_seen": True, "duplicates": {"model"}}),
+    (b'{"model":"a","model":null}', {"model_seen": True, "duplicates": {"model"}}),
     (
         b'{"model":"gpt-image-1","prompt":"p","n":2,"size":"1024x1024"}',
         {"model": "gpt-image-1", "n": 2, "size": "1024x1024"},
@@ -56,6 +65,8 @@ CASES = [("openai", *case) for case in OPENAI] + [("dashscope", *case) for case 
 
 UNKNOWN = {
     "model": None,
+    "model_seen": False,
+    "settled": True,
     "stream": None,
     "include_usage": None,
     "n": None,
@@ -74,6 +85,10 @@ def facts(scanner: RequestScanner) -> dict[str, Any]:
     return {name: getattr(scanner, name) for name in UNKNOWN}
 
 
+def known(expected: dict[str, Any]) -> dict[str, Any]:
+    return {**UNKNOWN, "model_seen": "model" in expected, **expected}
+
+
 def scan(protocol: str, pieces: list[bytes]) -> RequestScanner:
     scanner = scanner_of(protocol)
     for piece in pieces:
@@ -84,17 +99,18 @@ def scan(protocol: str, pieces: list[bytes]) -> RequestScanner:
 
 @pytest.mark.parametrize(("protocol", "body", "expected"), CASES)
 def test_reads_requests_in_any_chunking(protocol: str, body: bytes, expected: dict[str, Any]) -> None:
-    assert facts(scan(protocol, [body])) == {**UNKNOWN, **expected}
-    assert facts(scan(protocol, byte_by_byte(body))) == {**UNKNOWN, **expected}
+    assert facts(scan(protocol, [body])) == known(expected)
+    assert facts(scan(protocol, byte_by_byte(body))) == known(expected)
     scanner = scanner_of(protocol)
     scanner.whole(body)
-    assert facts(scanner) == {**UNKNOWN, **expected}
+    assert facts(scanner) == known(expected)
     assert scanner.model_duplicated == ("model" in expected.get("duplicates", ()))
+    assert scanner.model_valid == ("model" in expected)
 
 
 @given(case=st.sampled_from(CASES), at=places)
 def test_reads_requests_in_random_pieces(case: tuple[str, bytes, dict[str, Any]], at: list[int]) -> None:
-    assert facts(scan(case[0], cut(case[1], at))) == {**UNKNOWN, **case[2]}
+    assert facts(scan(case[0], cut(case[1], at))) == known(case[2])
 
 
 KEYS = st.sampled_from(["model", "stream", "stream_options", "n", "size", "parameters", "include_usage", "x"])
@@ -110,27 +126,184 @@ def test_both_ways_agree(document: dict[str, Any], protocol: str) -> None:
     assert facts(scanner) == facts(scan(protocol, [body]))
 
 
-def test_the_model_is_known_as_soon_as_it_came() -> None:
+def settling(scanner: RequestScanner, body: bytes) -> int | None:
+    """How many bytes it takes until the scanner says that the model is settled."""
+    for at, piece in enumerate(byte_by_byte(body), 1):
+        assert not scanner.settled
+        scanner.feed(piece)
+        if scanner.settled:
+            return at
+    return None
+
+
+SETTLED = {
+    "as soon as it came": (b'{"x":{"model":1},"model":"q"', True, True, False),
+    "when it is not one": (b'{"model":5,', True, False, False),
+    "when it is too large": (b'{"model":"' + b"m" * 16384, True, False, False),
+    "at the end of the document": (b'{"x":1}', False, False, False),
+    "when it cannot be read": (b'{"x":1]', False, False, True),
+}
+
+
+@pytest.mark.parametrize(("body", "seen", "valid", "failed"), SETTLED.values(), ids=SETTLED)
+def test_the_model_is_settled(body: bytes, seen: bool, valid: bool, failed: bool) -> None:
     scanner = scanner_of("openai")
-    scanner.feed(b'{"model":"qwen"')
-    assert scanner.model == "qwen"
+    assert settling(scanner, body) == len(body)
+    assert (scanner.model_seen, scanner.model_valid, scanner.failed) == (seen, valid, failed)
     assert not scanner.complete
 
 
-def test_offsets_serve_for_rewriting() -> None:
-    body = b"\n {" + MESSAGES + b' , "model" : "qwen" }'
-    fields = scan("openai", byte_by_byte(body)).fields
-    assert fields is not None
-    assert fields.document_start == 2
-    (model,) = fields.fields
-    assert body[model.start : model.end] == b'"qwen"'
+@pytest.mark.parametrize("body", [b"", b'{"x":', b'{"mode'])
+def test_the_end_of_the_body_settles_it(body: bytes) -> None:
+    scanner = scanner_of("openai")
+    assert settling(scanner, body) is None
+    scanner.end()
+    assert scanner.settled
+    assert not scanner.model_seen
+    assert scanner.failed == bool(body)
+
+
+def test_a_second_model_is_seen_as_soon_as_its_key_came() -> None:
+    scanner = scanner_of("openai")
+    scanner.feed(b'{"model":"a","messages":[],"model"')
+    assert scanner.settled
+    assert scanner.model == "a"
+    assert scanner.model_duplicated
+
+
+def form(*fields: tuple[bytes, bytes]) -> bytes:
+    parts = [b'--xY\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % field for field in fields]
+    return b"".join(parts) + b"--xY--\r\n"
+
+
+FORMS: list[tuple[bytes, dict[str, Any]]] = [
+    (
+        form(
+            (b'image"; filename="a.png', b"\x89PNG" * 30000),
+            (b"model", b"gpt-image-1"),
+            (b"n", b"2"),
+            (b"size", b"1x1"),
+        ),
+        {"model": "gpt-image-1", "n": 2, "size": "1x1"},
+    ),
+    (form((b"model", b"\xe9\x80\x9a"), (b"stream", b"True")), {"model": "通", "stream": True}),
+    (form((b"stream", b"false"), (b"n", b"-1"), (b"size", b"x" * 65)), {"stream": False}),
+    (form((b"stream", b"maybe"), (b"n", b"9" * 5000)), {}),
+    (form((b"model", b"")), {"model_seen": True}),
+    (form((b"model", b"\xff")), {"model_seen": True}),
+    (form((b"model", b"m" * 16384)), {"model": "m" * 16384}),
+    (form((b"model", b"m" * 16385)), {"model_seen": True}),
+    (form((b'model"; filename="a', b"qwen")), {"model_seen": True}),
+    (form((b"model", b"a"), (b"model", b"b")), {"model": "b", "duplicates": {"model"}}),
+    (form((b"model", b"a"))[:-5], {"complete": False, "failed": True}),
+    (form((b"model", b"a")).replace(b"--xY--", b"\n--xY--"), {"complete": False, "failed": True}),
+    (b'{"model":"a"}', {"complete": False, "failed": True}),
+    (b"", {"complete": False}),
+]
+FORM_TYPE = 'Multipart/Form-Data; charset=utf-8; boundary="xY"'
+
+
+def scan_form(pieces: list[bytes]) -> RequestScanner:
+    scanner = request_scanner("openai", "images.edits", FORM_TYPE)
+    for piece in pieces:
+        scanner.feed(piece)
+    scanner.end()
+    return scanner
+
+
+@pytest.mark.parametrize(("body", "expected"), FORMS)
+def test_reads_forms_in_any_chunking(body: bytes, expected: dict[str, Any]) -> None:
+    assert facts(scan_form([body])) == known(expected)
+    assert facts(scan_form(byte_by_byte(body))) == known(expected)
+    scanner = request_scanner("openai", "images.edits", FORM_TYPE)
+    scanner.whole(body)
+    assert facts(scanner) == known(expected)
+
+
+@given(case=st.sampled_from(FORMS), at=places)
+def test_reads_forms_in_random_pieces(case: tuple[bytes, dict[str, Any]], at: list[int]) -> None:
+    assert facts(scan_form(cut(case[0], at))) == known(case[1])
+
+
+FORM_SETTLED = {
+    "as soon as it came": (form((b"model", b"q"))[:-4], True, True, False),
+    "when it is too large": (form((b"model", b"m" * 16385))[:-10], True, False, False),
+    "when it is a file": (form((b'model"; filename="a', b""))[:-10], True, False, False),
+    "at the end of the form": (form((b"x", b"1"))[:-2], False, False, False),
+    "when it cannot be read": (b"--xYz", False, False, True),
+}
+
+
+@pytest.mark.parametrize(("body", "seen", "valid", "failed"), FORM_SETTLED.values(), ids=FORM_SETTLED)
+def test_the_model_of_a_form_is_settled(body: bytes, seen: bool, valid: bool, failed: bool) -> None:
+    scanner = request_scanner("openai", "images.edits", FORM_TYPE)
+    assert settling(scanner, body) == len(body)
+    assert (scanner.model_seen, scanner.model_valid, scanner.failed) == (seen, valid, failed)
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=a; boundary=b"])
+def test_a_form_without_a_clear_boundary_is_not_read(content_type: str) -> None:
+    scanner = request_scanner("openai", "images.edits", content_type)
+    assert (scanner.settled, scanner.failed, scanner.model_seen) == (True, True, False)
+    scanner.whole(FORMS[0][0])
+    assert facts(scanner) == {**UNKNOWN, "complete": False, "failed": True}
+
+
+CODED = [
+    (content_type, encoding, encode(body), expected)
+    for content_type, cases in ((JSON, OPENAI), (FORM_TYPE, FORMS))
+    for body, expected in cases
+    for encoding, encode in (("gzip", gzip.compress), ("Deflate", zlib.compress))
+]
+
+
+@pytest.mark.parametrize(("content_type", "encoding", "body", "expected"), CODED, ids=range(len(CODED)))
+def test_reads_encoded_bodies(content_type: str, encoding: str, body: bytes, expected: dict[str, Any]) -> None:
+    for take in ("whole", "feed"):
+        scanner = request_scanner("openai", "images.edits", content_type, encoding)
+        if take == "whole":
+            scanner.whole(body)
+        else:
+            for piece in byte_by_byte(body):
+                scanner.feed(piece)
+            scanner.end()
+        assert facts(scanner) == known(expected)
+
+
+CODED_BADLY = {
+    "unknown coding": ("br", b'{"model":"a"}'),
+    "two codings": ("gzip, gzip", gzip.compress(gzip.compress(b'{"model":"a"}'))),
+    "not encoded": ("gzip", b'{"model":"a"}'),
+    "a bomb": ("gzip", gzip.compress(b'{"x":"' + bytes(16 << 20) + b'","model":"a"}')),
+}
+
+
+@pytest.mark.parametrize(("encoding", "body"), CODED_BADLY.values(), ids=CODED_BADLY)
+def test_encoded_bodies_that_cannot_be_read(encoding: str, body: bytes) -> None:
+    scanner = request_scanner("openai", "chat.completions", JSON, encoding)
+    scanner.whole(body)
+    assert facts(scanner) == {**UNKNOWN, "complete": False, "failed": True}
+
+
+def test_a_cut_encoded_body_gives_what_came() -> None:
+    scanner = request_scanner("openai", "chat.completions", JSON, "gzip")
+    scanner.whole(gzip.compress(b'{"model":"a"}')[:-4])
+    assert facts(scanner) == {**known({"model": "a"}), "complete": False, "failed": True}
+
+
+def test_an_identity_coding_is_none() -> None:
+    scanner = request_scanner("openai", "chat.completions", JSON, "Identity")
+    scanner.whole(b'{"model":"a"}')
+    assert facts(scanner) == known({"model": "a"})
 
 
 def test_bodies_of_other_kinds_are_not_read() -> None:
     for scanner in (
-        request_scanner("openai", "images.generations", "multipart/form-data; boundary=x"),
+        request_scanner("openai", "chat.completions", "text/plain"),
         request_scanner("comfyui", "prompt", JSON),
+        request_scanner("dashscope", "multimodal-generation", "multipart/form-data; boundary=x"),
     ):
+        assert scanner.settled
         scanner.feed(b'{"model":"a"}')
         scanner.whole(b'{"model":"a"}')
         scanner.end()

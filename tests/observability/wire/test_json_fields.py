@@ -200,6 +200,33 @@ def test_paths_that_cannot_be_kept_are_refused(path: Path) -> None:
         Paths([path])
 
 
+def test_tells_which_wanted_value_is_open() -> None:
+    document = b' {"x":{"model":1},"model" : "q","stream":1}'
+    model, stream = document.index(b'"q"'), document.rindex(b"1")
+    fields = JsonFields(PATHS)
+    opened = {}
+    for at, piece in enumerate(byte_by_byte(document)):
+        fields.feed(piece)
+        if fields.open_path is not None:
+            opened[at] = (fields.open_path, fields.open_start)
+        else:
+            assert fields.open_start is None
+    assert opened == {
+        model: (("model",), model),
+        model + 1: (("model",), model),
+        stream: (("stream",), stream),  # a number may go on
+    }
+
+
+def test_nothing_is_open_after_a_failure() -> None:
+    fields = JsonFields(PATHS)
+    fields.feed(b'{"usage":[1')
+    assert fields.open_path == ("usage",)
+    fields.feed(b"}")
+    assert fields.failed
+    assert (fields.open_path, fields.open_start) == (None, None)
+
+
 def test_a_captured_value_is_not_looked_into() -> None:
     with pytest.raises(ValueError, match="looked into"):
         Paths([("error",), ("error", "code")])

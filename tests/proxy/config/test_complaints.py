@@ -1,6 +1,10 @@
 """Every complaint: where, what is wrong, what would be right. All of a file at once, and no secret in any."""
 
-from typing import Any
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +18,11 @@ API: dict[str, Any] = {
     "base_path": "/second",
     "routing": {"single": {"service": "qwen"}},
 }
+TARGET: dict[str, Any] = {"service": "qwen"}
+BY_MODEL = [TARGET | {"match": "qwen-*"}]
+BY_WEIGHT = [TARGET | {"weight": 1}]
 SERVICE: dict[str, Any] = {"name": "second", "provider": "vllm", "base_url": "http://127.0.0.1:8000"}
+KEYLESS: dict[str, Any] = {"name": "gpt", "provider": "openai"}
 CONSUMER: dict[str, Any] = {"name": "second", "keys": ["k2"]}
 
 Case = tuple[list[tuple[str, Any]], str, str, str]
@@ -94,6 +102,55 @@ VALUES: list[Case] = [
     ([("model_apis.0.base_path", "/-/x")], "model_apis[0].base_path", "gateway's own", "another"),
     ([("model_apis.0.max_request_bytes", 0)], "model_apis[0].max_request_bytes", "out of range", "at least 1"),
     ([("model_apis.0.max_inflight_requests", "5")], "model_apis[0].max_inflight_requests", "'5'", "whole number"),
+    ([("model_apis.0.routing.by_modle", BY_MODEL)], "model_apis[0].routing.by_modle", "unknown", "mean by_model?"),
+    ([("model_apis.0.routing", {"by_model": BY_MODEL[0]})], "model_apis[0].routing.by_model",
+     "a mapping is not possible", "a list is expected"),
+    ([("model_apis.0.routing", {"by_model": [BY_MODEL[0] | {"modle": "m"}]})],
+     "model_apis[0].routing.by_model[0].modle", "unknown", "did you mean model?"),
+    ([("model_apis.0.routing", {"by_model": [TARGET]})], "model_apis[0].routing.by_model[0].match", "missing", "given"),
+    ([("model_apis.0.routing", {"by_model": [TARGET | {"match": ""}]})], "model_apis[0].routing.by_model[0].match",
+     "pattern is empty", "? and *"),
+    ([("model_apis.0.routing", {"by_model": [TARGET | {"match": "x" * 257}]})],
+     "model_apis[0].routing.by_model[0].match", "no name of a model", "at most 256"),
+    ([("model_apis.0.routing", {"by_model": [TARGET | {"match": 4}]})], "model_apis[0].routing.by_model[0].match",
+     "4 is not possible", "in quotes"),
+    ([("model_apis.0.routing", {"by_model": BY_MODEL * 1001})], "model_apis[0].routing.by_model",
+     "1001 entries", "at most 1000"),
+    ([("model_apis.0.routing", {"by_weight": [TARGET]})], "model_apis[0].routing.by_weight[0].weight",
+     "missing", "must be given"),
+    ([("model_apis.0.routing", {"by_weight": [TARGET | {"wieght": 1, "weight": 1}]})],
+     "model_apis[0].routing.by_weight[0].wieght", "unknown", "did you mean weight?"),
+    ([("model_apis.0.routing", {"by_weight": [TARGET | {"weight": -1}]})],
+     "model_apis[0].routing.by_weight[0].weight", "-1 is out of range", "at least 0"),
+    ([("model_apis.0.routing", {"by_weight": [TARGET | {"weight": 0.5}]})],
+     "model_apis[0].routing.by_weight[0].weight", "0.5 is not possible", "whole number"),
+    ([("model_apis.0.routing", {"by_weight": [TARGET | {"weight": 1_000_001}]})],
+     "model_apis[0].routing.by_weight[0].weight", "out of range", "at most 1000000"),
+    ([("model_apis.0.routing.single.model", "")], "model_apis[0].routing.single.model", "name is empty", "null leaves"),
+    ([("model_apis.0.routing.single.model", "a\nb")], "model_apis[0].routing.single.model", "no name of a model",
+     "without line breaks"),
+    ([("model_apis.0.balance", "least-inflight")], "model_apis[0].balance", "unknown", "did you mean least_inflight?"),
+    ([("model_apis.0.fallback", "qwen")], "model_apis[0].fallback", "'qwen' is not possible", "a list is expected"),
+    ([("model_apis.0.fallback", ["qwen"])], "model_apis[0].fallback[0]", "'qwen' is not", "a mapping is expected"),
+    ([("model_apis.0.fallback", [TARGET | {"modle": "x"}])], "model_apis[0].fallback[0].modle", "unknown", "model?"),
+    ([("model_apis.0.fallback_on", [200])], "model_apis[0].fallback_on[0]", "200 is out of range", "at least 400"),
+    ([("model_apis.0.fallback_on", [503, 600])], "model_apis[0].fallback_on[1]", "600 is out of", "at most 599"),
+    ([("model_apis.0.fallback_on", ["5xx"])], "model_apis[0].fallback_on[0]", "'5xx' is not", "whole number"),
+    ([("model_apis.0.max_attempts", 0)], "model_apis[0].max_attempts", "0 is out of range", "at least 1"),
+    ([("model_apis.0.max_attempts", 65)], "model_apis[0].max_attempts", "65 is out of range", "at most 64"),
+    ([("model_apis.0.first_packet_timeout_ms", -1)], "model_apis[0].first_packet_timeout_ms", "-1", "at least 0"),
+    ([("model_apis.0.first_token_timeout_ms", "1s")], "model_apis[0].first_token_timeout_ms", "'1s'", "whole number"),
+    ([("services.0.cooldown.failure", 1)], "services[0].cooldown.failure", "unknown", "did you mean failures?"),
+    ([("services.0.cooldown.failures", -1)], "services[0].cooldown.failures", "-1 is out of", "at least 0"),
+    ([("services.0.cooldown.window_ms", 0)], "services[0].cooldown.window_ms", "0 is out of range", "at least 1"),
+    ([("services.0.cooldown.max_ms", 10**9)], "services[0].cooldown.max_ms", "out of range", "at most 86400000"),
+    ([("limits.hold_memory_bytes", -1)], "limits.hold_memory_bytes", "-1 is out of range", "at least 0"),
+    ([("limits.hold_memory", 1)], "limits.hold_memory", "unknown", "did you mean hold_memory_bytes?"),
+    ([("spool_dir", "")], "spool_dir", "'' cannot be used: it is empty", "name a folder"),
+    ([("spool_dir", __file__)], "spool_dir", "test_complaints.py is no folder", "name a folder"),
+    ([("spool_dir", __file__ + "/spool")], "spool_dir", "Not a directory", "name a folder"),
+    ([("spool_dir", "a\0b")], "spool_dir", "null byte", "name a folder"),
+    ([("spool_dir", "x" * 300)], "spool_dir", "File name too long", "name a folder"),
     ([("model_apis.0", 5)], "model_apis[0]", "5 is not possible", "a mapping is expected"),
     ([("model_apis.0", {"name": "x", "scenario": "text", "protocols": ["openai"]})],
      "model_apis[0].routing", "missing", "must be given"),
@@ -125,6 +182,35 @@ FITTING: list[Case] = [
     ([("model_apis.0.domains", ["a.com"]), ("model_apis.1", API | {"base_path": "/", "domains": ["b.com", "A.com"]})],
      "model_apis[1].domains[1]", "a.com with base path / is that of model_apis[0]", "another"),
     ([("model_apis.0.routing", {})], "model_apis[0].routing", "names no service", "single"),
+    ([("model_apis.0.routing.by_model", BY_MODEL)], "model_apis[0].routing", "has single and by_model", "one of them"),
+    ([("model_apis.0.routing", {"by_model": BY_MODEL, "by_weight": BY_WEIGHT})], "model_apis[0].routing",
+     "has by_model and by_weight", "keep one"),
+    ([("model_apis.0.routing", {"by_model": []})], "model_apis[0].routing.by_model", "empty", "match:"),
+    ([("model_apis.0.routing", {"by_weight": []})], "model_apis[0].routing.by_weight", "empty", "weight:"),
+    ([("model_apis.0.routing", {"by_weight": [TARGET | {"weight": 0}]})], "model_apis[0].routing.by_weight",
+     "every weight is 0", "above 0"),
+    ([("model_apis.0.routing", {"by_model": [*BY_MODEL, {"match": "*", "service": "qwem"}]})],
+     "model_apis[0].routing.by_model[1].service", "no service 'qwem'", "did you mean qwen?"),
+    ([("model_apis.0.routing", {"by_weight": [*BY_WEIGHT, {"weight": 1, "service": "qwem"}]})],
+     "model_apis[0].routing.by_weight[1].service", "no service 'qwem'", "did you mean qwen?"),
+    ([("model_apis.0.fallback", [TARGET, {"service": "qwem"}])], "model_apis[0].fallback[1].service",
+     "no service 'qwem'", "did you mean qwen?"),
+    ([("model_apis.0.balance", "least_inflight")], "model_apis[0].balance", "there is none", "route by_weight"),
+    ([("model_apis.0.routing", {"by_model": BY_MODEL}), ("model_apis.0.balance", "lowest_latency")],
+     "model_apis[0].balance", "lowest_latency chooses among", "leave it out"),
+    ([("services.0.api_keys", ["hidden", "b", "hidden"])], "services[0].api_keys[2]",
+     "that of services[0].api_keys[0] too", "each key once"),
+    ([("services.1", KEYLESS), ("model_apis.0.fallback", [{"service": "gpt"}])], "services[1].api_keys",
+     "empty, and Model API chat", "${OPENAI_API_KEY}"),
+    ([("services.1", KEYLESS), ("model_apis.0.routing", {"by_model": [*BY_MODEL, {"match": "*", "service": "gpt"}]})],
+     "services[1].api_keys", "empty, and Model API chat", "${OPENAI_API_KEY}"),
+    ([("services.1", KEYLESS), ("model_apis.0.routing", {"by_weight": [*BY_WEIGHT, {"weight": 0, "service": "gpt"}]})],
+     "services[1].api_keys", "empty, and Model API chat", "${OPENAI_API_KEY}"),
+    ([("services.1", SERVICE), ("model_apis.0.protocols", ["dashscope"]),
+      ("model_apis.0.fallback", [{"service": "second"}, {"service": "second", "model": "m"}])],
+     "model_apis[0].protocols[0]", "second (vllm) does not speak the dashscope protocol", "use openai"),
+    ([("services.1", SERVICE), ("model_apis.0.scenario", "image"), ("model_apis.0.routing.single.service", "second"),
+      ("model_apis.0.fallback", [TARGET])], "model_apis[0].protocols[0]", "for service qwen", "dashscope protocol"),
     ([("model_apis.0.routing.single.service", "qwem")], "model_apis[0].routing.single.service",
      "no service 'qwem'", "did you mean qwen?"),
     ([("model_apis.0.consumers", ["serch-team"])], "model_apis[0].consumers[0]",
@@ -170,10 +256,70 @@ def test_one_mistake_makes_one_complaint(changes: list[tuple[str, Any]], path: s
         [("model_apis.1", API | {"base_path": "/", "domains": ["a.com"]})],
         [("model_apis.1", API | {"name": "x" * 64})],
         [("listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")],
+        [("model_apis.0.fallback", [TARGET, TARGET, TARGET | {"model": "x" * 256}])],
+        [("model_apis.0.routing", {"by_model": [*BY_MODEL, *BY_MODEL, TARGET | {"match": "*"}]})],
+        [("services.0.api_keys", ["same"]), ("services.1", SERVICE | {"api_keys": ["same"]})],
+        [
+            ("services.1", KEYLESS),
+            ("model_apis.0.fallback", [{"service": "gpt"}]),
+            ("model_apis.0.auth", "passthrough"),
+        ],
+        [("spool_dir", "/" + "x" * 255 + "/spool")],
     ],
 )
 def test_what_may_be(changes: list[tuple[str, Any]]) -> None:
     assert [str(complaint) for complaint in complaints(changed(*changes))] == []
+
+
+class TestSpoolDir:
+    """The folder is looked at by itself where the file names it, else where bodies will be held."""
+
+    HOLDING: ClassVar[list[tuple[str, Any]]] = [("model_apis.0.fallback", [TARGET])]
+
+    @pytest.fixture
+    def shut(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """The working directory, in which this process, root though it may be, can make nothing."""
+        root = os.geteuid() == 0
+        with TemporaryDirectory() as folder:  # not tmp_path: nobody may not pass the folders above that
+            monkeypatch.chdir(folder)
+            Path(folder).chmod(0o555)
+            if root:
+                os.seteuid(65534)
+            try:
+                yield Path.cwd()
+            finally:
+                if root:
+                    os.seteuid(0)
+                monkeypatch.undo()
+                Path(folder).chmod(0o700)
+
+    def test_one_that_cannot_be_made(self, shut: Path) -> None:
+        (found,) = complaints(changed(("spool_dir", "./spool/of/ours")))
+        assert str(found) == (
+            f"spool_dir: './spool/of/ours' cannot be used: {shut} is not writable; "
+            "name a folder that is writable or can be made"
+        )
+
+    def test_the_default_one(self, shut: Path) -> None:
+        text = changed(*self.HOLDING).replace("spool_dir: ./.sluiceway/spool\n", "")
+        (found,) = complaints(text)
+        assert found.path == "spool_dir"
+        assert found.wrong == (
+            f"'./.sluiceway/spool' cannot be used: {shut} is not writable; Model API chat holds request bodies"
+        )
+        assert {one.path for one in complaints(text + "lisen: 1\n")} == {"spool_dir", "lisen"}
+
+    @pytest.mark.usefixtures("shut")
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            [],
+            [*HOLDING, ("limits.hold_disk_bytes", 0)],
+            [*HOLDING, ("limits.max_held_disk_bytes", 0)],
+        ],
+    )
+    def test_the_default_one_where_nothing_is_held_there(self, changes: list[tuple[str, Any]]) -> None:
+        assert complaints(changed(*changes).replace("spool_dir: ./.sluiceway/spool\n", "")) == []
 
 
 def test_all_mistakes_are_told_at_once() -> None:

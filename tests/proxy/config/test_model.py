@@ -12,6 +12,13 @@ from tests.proxy.config.files import CONTRACT, ENVIRON, changed, complaints
 
 RAW: dict[str, Any] = YAML(typ="safe", pure=True).load(CONTRACT)
 
+# What the contract writes of entries whose lists are empty, or whose mappings are null, in the file above.
+ENTRIES: dict[str, Any] = {
+    "by_model": [{"match": "gpt-?", "service": "qwen", "model": "gpt-5"}],
+    "by_weight": [{"service": "qwen", "weight": 20, "model": "qwen-max"}],
+    "fallback": [{"service": "qwen", "model": None}],
+}
+
 # Without a default, or written with one that does not show what the default is.
 GIVEN = {
     ServiceConfig: {"name", "provider", "base_url", "api_keys"},
@@ -33,6 +40,7 @@ def test_the_contracts_file_is_good() -> None:
 
 def test_the_file_above_has_every_key() -> None:
     def compare(model: type[BaseModel], raw: Any, path: str) -> None:
+        raw = raw or ENTRIES[path.rpartition(".")[2]]
         if isinstance(raw, list):
             raw = raw[0]
         assert set(model.model_fields) == set(raw), path
@@ -66,12 +74,6 @@ NOT_BUILT = [
     ("trusted_proxies", ["10.0.0.0/8"]),
     ("cors.origins", ["https://example.com"]),
     ("state", "redis://localhost:6379/0"),
-    ("spool_dir", "/var/spool"),
-    ("limits.hold_memory_bytes", 1),
-    ("limits.hold_disk_bytes", 1),
-    ("limits.hold_response_bytes", 1),
-    ("limits.max_held_memory_bytes", 1),
-    ("limits.max_held_disk_bytes", 1),
     ("tracing.keep_errors", False),
     ("tracing.keep_slower_than_ms", 500),
     ("tracing.compat", ["langfuse"]),
@@ -80,16 +82,11 @@ NOT_BUILT = [
     ("services.0.provider", "anthropic"),
     ("services.0.provider", "comfyui"),
     ("services.0.base_urls", {"openai": "https://example.com"}),
-    ("services.0.api_keys", ["one", "two"]),
     ("services.0.tls.certificate", "cert.pem"),
     ("services.0.tls.key", "key.pem"),
     ("services.0.tls.insecure", True),
     ("services.0.egress_proxy", "http://proxy:3128"),
     ("services.0.image_paths", {"qwen-*": "sync"}),
-    ("services.0.cooldown.failures", 1),
-    ("services.0.cooldown.window_ms", 1),
-    ("services.0.cooldown.base_ms", 1),
-    ("services.0.cooldown.max_ms", 1),
     ("model_apis.0.scenario", "video"),
     ("model_apis.0.scenario", "speech"),
     ("model_apis.0.scenario", "rerank"),
@@ -97,15 +94,6 @@ NOT_BUILT = [
     ("model_apis.0.protocols.0", "anthropic"),
     ("model_apis.0.protocols.0", "vllm"),
     ("model_apis.0.protocols.0", "comfyui"),
-    ("model_apis.0.routing.single.model", "qwen-max"),
-    ("model_apis.0.routing.by_model", [{"match": "qwen-*", "service": "qwen"}]),
-    ("model_apis.0.routing.by_weight", [{"service": "qwen", "weight": 1}]),
-    ("model_apis.0.balance", "least_inflight"),
-    ("model_apis.0.fallback", [{"service": "qwen", "model": None}]),
-    ("model_apis.0.fallback_on", [500]),
-    ("model_apis.0.max_attempts", 2),
-    ("model_apis.0.first_packet_timeout_ms", 100),
-    ("model_apis.0.first_token_timeout_ms", 100),
     ("model_apis.0.on_disconnect", "drain"),
     ("model_apis.0.monitoring.record_request", True),
     ("model_apis.0.monitoring.record_response", True),
@@ -139,12 +127,24 @@ BUILT = [
     ("limits.max_inflight_requests", 1),
     ("limits.max_head_bytes", 8192),
     ("limits.max_request_bytes", 1),
+    ("spool_dir", "/nowhere/yet"),
+    ("spool_dir", "."),
+    ("limits.hold_memory_bytes", 0),
+    ("limits.hold_disk_bytes", 0),
+    ("limits.hold_response_bytes", 0),
+    ("limits.max_held_memory_bytes", 0),
+    ("limits.max_held_disk_bytes", 0),
     ("limits.head_timeout_ms", 0),
     ("limits.body_idle_timeout_ms", 1),
     ("limits.write_idle_timeout_ms", 1),
     ("limits.keepalive_timeout_ms", 1),
     ("services.0.provider", "openai"),
     ("services.0.base_url", None),
+    ("services.0.api_keys", ["one", "two"]),
+    ("services.0.cooldown.failures", 0),
+    ("services.0.cooldown.window_ms", 1),
+    ("services.0.cooldown.base_ms", 0),
+    ("services.0.cooldown.max_ms", 0),
     ("services.0.headers", {"X-Team": "a b"}),
     ("services.0.connect_timeout_ms", 1),
     ("services.0.idle_timeout_ms", 1),
@@ -161,6 +161,17 @@ BUILT = [
     ("model_apis.0.auth", "open"),
     ("model_apis.0.auth", "passthrough"),
     ("model_apis.0.consumers", ["search-team"]),
+    ("model_apis.0.routing.single.model", "qwen-max"),
+    ("model_apis.0.routing", {"by_model": ENTRIES["by_model"]}),
+    ("model_apis.0.routing", {"by_weight": ENTRIES["by_weight"]}),
+    ("model_apis.0.routing", {"by_weight": [*ENTRIES["by_weight"], {"service": "qwen", "weight": 0}]}),
+    ("model_apis.0.fallback", ENTRIES["fallback"] * 2),
+    ("model_apis.0.fallback_on", []),
+    ("model_apis.0.fallback_on", [400, 599]),
+    ("model_apis.0.max_attempts", 1),
+    ("model_apis.0.max_attempts", 64),
+    ("model_apis.0.first_packet_timeout_ms", 1),
+    ("model_apis.0.first_token_timeout_ms", 1),
     ("model_apis.0.include_usage", False),
     ("model_apis.0.max_request_bytes", 1),
     ("model_apis.0.max_inflight_requests", 1),
@@ -175,18 +186,26 @@ def test_a_key_with_a_feature_may_be_set(path: str, value: Any) -> None:
     assert complaints(changed((path, value))) == []
 
 
+@pytest.mark.parametrize("balance", ["weighted", "least_inflight", "lowest_latency"])
+def test_balance(balance: str) -> None:
+    text = changed(("model_apis.0.routing", {"by_weight": ENTRIES["by_weight"]}), ("model_apis.0.balance", balance))
+    assert parse(text, ENVIRON, "test").model_apis[0].balance == balance
+
+
 def test_every_key_is_in_one_of_the_tables_above() -> None:
     def leaves(model: type[BaseModel], path: str) -> list[str]:
         found = []
         for name, field in model.model_fields.items():
             inner = submodel(field.annotation)
-            step = ".0" if inner in GIVEN else ""
+            step = ".0" if "list[" in str(field.annotation) else ""
             found += leaves(inner, f"{path}{name}{step}.") if inner else [f"{path}{name}"]
         return found
 
-    told = {path for path, _ in NOT_BUILT} | {path for path, _ in BUILT}
+    told = {"model_apis.0.balance"} | {path for path, _ in NOT_BUILT} | {path for path, _ in BUILT}
     named = {"services.0.name", "consumers.0.name", "consumers.0.keys", "model_apis.0.name",
-             "model_apis.0.routing.single.service", "services.0.tls.ca"}  # fmt: skip
+             "model_apis.0.routing.single.service", "services.0.tls.ca",
+             *(f"model_apis.0.routing.{way}.0.{key}" for way in ("by_model", "by_weight") for key in ENTRIES[way][0]),
+             *(f"model_apis.0.fallback.0.{key}" for key in ENTRIES["fallback"][0])}  # fmt: skip
     assert set(leaves(Document, "")) - told == named
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse
 from proxy.config.model import Document
-from proxy.config.snapshot import Limits, Service, Snapshot, compile_snapshot
+from proxy.config.snapshot import Cooldown, Limits, Service, Single, Snapshot, Target
 from proxy.config.values import digest_of_key, is_loopback, parse_base_url
 from proxy.providers import PROVIDERS
 from tests.proxy.config.files import CONTRACT, ENVIRON, changed
@@ -27,15 +28,21 @@ def test_the_contracts_file() -> None:
     qwen = snapshot.services["qwen"]
     assert (qwen.scheme, qwen.host, qwen.port) == ("https", "dashscope-intl.aliyuncs.com", 443)
     assert (qwen.host_header, qwen.path_prefix) == (b"dashscope-intl.aliyuncs.com", "")
-    assert qwen.auth_headers == ((b"authorization", b"Bearer sk-dashscope"),)
+    (key,) = qwen.keys
+    assert key.name == "qwen/0"
+    assert key.auth_headers == dict.fromkeys(["openai", "dashscope"], ((b"authorization", b"Bearer sk-dashscope"),))
+    assert qwen.cooldown == Cooldown(failures=5, window_ms=30_000, base_ms=1000, max_ms=60_000)
     assert (qwen.connect_timeout_ms, qwen.idle_timeout_ms, qwen.total_timeout_ms) == (5000, 300_000, 0)
     assert (qwen.max_connections, qwen.propagate_trace, qwen.tls_ca) == (0, False, None)
     (chat,) = snapshot.model_apis
     assert (chat.name, chat.scenario, chat.protocols, chat.auth) == ("chat", "text", ("openai",), "consumers")
     assert (chat.domains, chat.base_path, chat.consumers) == ((), "", None)
     assert (chat.max_request_bytes, chat.max_inflight_requests) == (536_870_912, None)
-    assert chat.target.service is qwen
-    assert chat.target.model is None
+    assert chat.routing == Single(Target(qwen, None))
+    assert (chat.targets, chat.fallback, chat.needs_model) == ((Target(qwen, None),), (), False)
+    assert chat.fallback_on == {429, 500, 502, 503, 504, 529}
+    assert (chat.max_attempts, chat.first_packet_timeout_ms, chat.first_token_timeout_ms) == (4, 0, 0)
+    assert snapshot.spool_dir == "./.sluiceway/spool"
     assert (chat.metrics, chat.logging, chat.tracing, chat.include_usage) == (True, True, True, True)
     assert snapshot.consumers["search-team"].labels == {"team": "search"}
 
@@ -89,7 +96,7 @@ def test_addresses(provider: str, base_url: str | None, host_header: bytes, port
 
 def test_a_service_without_key_sends_none() -> None:
     made = service(provider="vllm", api_keys=[])
-    assert made.auth_headers == ()
+    assert [(key.name, key.auth_headers) for key in made.keys] == [("qwen/0", {"openai": ()})]
     assert made.propagate_trace is True
     assert service(provider="vllm", propagate_trace=False).propagate_trace is False
 
@@ -99,7 +106,19 @@ def test_headers_of_a_service() -> None:
 
 
 def test_a_service_shows_no_secret() -> None:
-    assert "secret" not in repr(service(api_keys=["secret"], headers={"x-a": "secret"}))
+    made = service(api_keys=["secret", "other-secret"], headers={"x-a": "secret"})
+    assert "secret" not in repr(made)
+    assert [repr(key) for key in made.keys] == ["Key(name='qwen/0')", "Key(name='qwen/1')"]
+
+
+def test_every_key_of_a_service_in_its_order() -> None:
+    made = service(api_keys=["a", "b"], cooldown={"failures": 1, "window_ms": 2, "base_ms": 3, "max_ms": 4})
+    assert [(key.name, key.auth_headers["dashscope"]) for key in made.keys] == [
+        ("qwen/0", ((b"authorization", b"Bearer a"),)),
+        ("qwen/1", ((b"authorization", b"Bearer b"),)),
+    ]
+    assert made.cooldown == Cooldown(failures=1, window_ms=2, base_ms=3, max_ms=4)
+    assert len({*made.keys}) == 2
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

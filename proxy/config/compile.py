@@ -1,0 +1,192 @@
+"""From the configuration file to what a worker serves by: `Document` → `Snapshot`.
+
+Everything that a request would otherwise work out is worked out here, once for a generation: addresses, the header
+lines of every key, the targets of every Model API, and per domain the table of every path that leads to one. A
+document has been checked before it comes here, so nothing in this module complains.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+
+from proxy.config import values
+from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
+from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
+from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target
+from proxy.protocols import operations
+from proxy.providers import PROVIDERS
+from proxy.providers.base import Provider
+
+_TargetOf = Callable[[TargetConfig], Target]
+
+
+def compile_snapshot(document: Document, generation: int) -> Snapshot:
+    """Compile a checked document. Cannot fail on one that `proxy.config.file` returned."""
+    services = {config.name: _service(config) for config in document.services}
+    targets: dict[tuple[str, str | None], Target] = {}
+
+    def target_of(config: TargetConfig) -> Target:
+        return targets.setdefault((config.service, config.model), Target(services[config.service], config.model))
+
+    model_apis = tuple(_model_api(config, target_of, document) for config in document.model_apis)
+    consumers = {config.name: Consumer(config.name, dict(config.labels)) for config in document.consumers}
+    tables = _tables(model_apis)
+    return Snapshot(
+        generation=generation,
+        limits=Limits(**{limit.name: getattr(document.limits, limit.name) for limit in fields(Limits)}),
+        services=services,
+        consumers=consumers,
+        model_apis=model_apis,
+        spool_dir=document.spool_dir,
+        _by_digest={
+            values.digest_of_key(key): consumers[config.name] for config in document.consumers for key in config.keys
+        },
+        _hosts={domain: table for domain, table in tables.items() if domain and not domain.startswith("*")},
+        _parents={domain[1:]: table for domain, table in tables.items() if domain and domain.startswith("*")},
+        _any=tables[None],
+    )
+
+
+def _service(config: ServiceConfig) -> Service:
+    provider = PROVIDERS[config.provider]
+    url = values.parse_base_url(config.base_url or provider.base_url or "", provider.url_suffixes)
+    return Service(
+        name=config.name,
+        provider=provider,
+        scheme=url.scheme,
+        host=url.host,
+        port=url.port,
+        host_header=url.host_header,
+        path_prefix=url.path_prefix,
+        keys=tuple(
+            _key(f"{config.name}/{index}", secret, provider) for index, secret in enumerate(config.api_keys or (None,))
+        ),
+        headers=tuple((name.encode("ascii"), value.encode("ascii")) for name, value in config.headers.items()),
+        connect_timeout_ms=config.connect_timeout_ms,
+        idle_timeout_ms=config.idle_timeout_ms,
+        total_timeout_ms=config.total_timeout_ms,
+        max_connections=config.max_connections,
+        propagate_trace=provider.propagate_trace if config.propagate_trace is None else config.propagate_trace,
+        tls_ca=config.tls.ca,
+        cooldown=Cooldown(**{part.name: getattr(config.cooldown, part.name) for part in fields(Cooldown)}),
+    )
+
+
+def _key(name: str, secret: str | None, provider: Provider) -> Key:
+    return Key(name, {protocol: provider.auth_headers(secret, protocol) for protocol in provider.protocols})
+
+
+def _model_api(config: ModelApiConfig, target_of: _TargetOf, document: Document) -> ModelApi:
+    limit = config.max_request_bytes
+    return ModelApi(
+        name=config.name,
+        scenario=config.scenario,
+        protocols=tuple(config.protocols),
+        resource_group=config.resource_group,
+        labels=dict(config.labels),
+        domains=tuple(config.domains),
+        base_path=config.base_path.rstrip("/"),
+        strip_base_path=config.strip_base_path,
+        auth=config.auth,
+        consumers=frozenset(config.consumers) or None,
+        routing=_routing(config.routing, config.balance, target_of),
+        fallback=tuple(target_of(entry) for entry in config.fallback),
+        fallback_on=frozenset(config.fallback_on),
+        max_attempts=config.max_attempts,
+        first_packet_timeout_ms=config.first_packet_timeout_ms,
+        first_token_timeout_ms=config.first_token_timeout_ms,
+        include_usage=config.include_usage,
+        max_request_bytes=document.limits.max_request_bytes if limit is None else limit,
+        max_inflight_requests=config.max_inflight_requests,
+        metrics=config.monitoring.metrics,
+        logging=config.monitoring.logging,
+        tracing=config.monitoring.tracing,
+    )
+
+
+def _routing(config: RoutingConfig, balance: str, target_of: _TargetOf) -> Routing:
+    if config.single is not None:
+        return Single(target_of(config.single))
+    if config.by_model is not None:
+        return ByModel(tuple((entry.match, target_of(entry)) for entry in config.by_model))
+    entries = config.by_weight or ()  # a checked document has exactly one of the three
+    return ByWeight(
+        targets=tuple(target_of(entry) for entry in entries),
+        weights=tuple(entry.weight for entry in entries),
+        balance=balance,
+    )
+
+
+def _tables(model_apis: tuple[ModelApi, ...]) -> dict[str | None, Table]:
+    """Domain → the routes of the Model APIs that name it, or that a `*.` above it names. None: of those that take any
+    host."""
+    named: dict[str | None, list[ModelApi]] = {None: []}
+    for model_api in model_apis:
+        for domain in model_api.domains or (None,):
+            named.setdefault(domain, []).append(model_api)
+    tables: dict[str | None, Table] = {None: _table(named[None])}
+    for domain in named:
+        if domain is not None:
+            candidates = [model_api for name in _most_specific_first(domain) for model_api in named.get(name, ())]
+            tables[domain] = _table(candidates)
+            _prefer_longer_base_paths(tables[domain], tables[None])
+    return tables
+
+
+def _most_specific_first(domain: str) -> Iterator[str]:
+    """The domain itself, then the patterns above it: a.b.c, *.b.c, *.c."""
+    yield domain
+    name = domain.removeprefix("*.")
+    dot = name.find(".")
+    while dot >= 0:
+        yield "*" + name[dot:]
+        dot = name.find(".", dot + 1)
+
+
+def _table(model_apis: list[ModelApi]) -> Table:
+    """The routes of Model APIs, given in the order of their domains' precedence."""
+    table = Table(exact={}, below={}, below_depth=0)
+    depth = 0
+    for model_api in sorted(model_apis, key=lambda model_api: -len(model_api.base_path)):
+        exact: dict[str, dict[str, Route]] = {}
+        below: dict[str, dict[str, Route]] = {}
+        for route in _routes(model_api):
+            methods = dict.fromkeys(route.operation.methods, route)
+            exact[route.template] = methods | exact.get(route.template, {})
+            if route.operation.below:
+                below[route.template] = methods | below.get(route.template, {})
+                depth = max(depth, route.template.count("/"))
+        for path, methods in exact.items():
+            table.exact.setdefault(path, methods)
+            table.exact.setdefault(path + "/", methods)
+        for path, methods in below.items():
+            table.below.setdefault(path, methods)
+    return replace(table, below_depth=depth)
+
+
+def _prefer_longer_base_paths(table: Table, general: Table) -> None:
+    """Where any host's Model APIs have a path with a longer base path, it stands before the domain's own."""
+    for own, others in ((table.exact, general.exact), (table.below, general.below)):
+        for path in own.keys() & others.keys():
+            if _base_path_of(others[path]) > _base_path_of(own[path]):
+                own[path] = others[path]
+
+
+def _base_path_of(methods: Mapping[str, Route]) -> int:
+    """The length of the base path that a table's entry belongs to: one Model API has it."""
+    return max(len(route.model_api.base_path) for route in methods.values())
+
+
+def _routes(model_api: ModelApi) -> Iterator[Route]:
+    services = dict.fromkeys(target.service for target in model_api.targets)
+    kept = "" if model_api.strip_base_path else model_api.base_path
+    for protocol in model_api.protocols:
+        for operation in operations(model_api.scenario, protocol):
+            yield Route(
+                model_api=model_api,
+                operation=operation,
+                template=model_api.base_path + operation.path,
+                upstream_paths={
+                    service.name: service.path_prefix + kept + service.provider.protocols[protocol] + operation.path
+                    for service in services
+                },
+            )

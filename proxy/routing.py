@@ -1,0 +1,238 @@
+"""Which target an exchange goes to, and which comes next: the plan of one exchange.
+
+A plan is the pick of the Model API's `routing` and then its `fallback` entries, in order. A service with several keys
+is tried with the next one where a key was refused. Targets that cool down are passed over, but the last one is always
+tried: an attempt that may fail is better than an answer that says so. What attempts learn goes back into the cool-downs
+and the balancers, which are the worker's and outlive the plan.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from proxy.balancer import Balancer
+from proxy.config.snapshot import ModelApi
+from proxy.config.targets import ByModel, ByWeight, Key, Service, Single, Target
+from proxy.cooldown import Cooldowns
+from proxy.errors import GatewayError
+from proxy.verdict import Blame, Verdict
+
+MODEL_SHOWN_CHARACTERS: Final = 100
+"""Of a model name in an error message."""
+
+
+class Choice(NamedTuple):
+    """Where an attempt goes."""
+
+    target: Target
+    key: Key
+    position: int
+    """In the plan: 0 is the pick, all others are fallbacks."""
+
+
+class Router:
+    """What one worker knows of its targets: cool-downs, balancers, whose turn it is among the keys.
+
+    Bounded by the configuration: an entry for each service with several keys and for each Model API with weights.
+    """
+
+    def __init__(self) -> None:
+        self.cooldowns = Cooldowns()
+        self._balancers: dict[str, tuple[ByWeight, Balancer]] = {}
+        self._turns: dict[str, int] = {}
+
+    def plan(self, model_api: ModelApi, model: str | None) -> "Plan":
+        """The plan of an exchange that asks for `model`, None where it is unknown.
+
+        GatewayError model_missing or model_unknown.
+        """
+        routing = model_api.routing
+        if isinstance(routing, Single):
+            return Plan(self, model_api, (routing.target, *model_api.fallback))
+        if isinstance(routing, ByModel):
+            return Plan(self, model_api, (_chosen(routing, model_api, model), *model_api.fallback))
+        balancer = self._balancer(model_api.name, routing)
+        available = [
+            index
+            for index, target in enumerate(routing.targets)
+            if self.cooldowns.available(target.service.name) and self.key(target.service, ()) is not None
+        ]
+        index = balancer.pick(available or range(len(routing.targets)))
+        plan = Plan(self, model_api, (routing.targets[index], *model_api.fallback))
+        plan.balance(balancer, index)
+        return plan
+
+    def _balancer(self, name: str, routing: ByWeight) -> Balancer:
+        known = self._balancers.get(name)
+        if known is None or known[0] != routing:
+            known = self._balancers[name] = (routing, Balancer(routing.weights, routing.balance))
+        return known[1]
+
+    def key(self, service: Service, tried: Sequence[Key]) -> Key | None:
+        """The key whose turn it is, out of those that were not tried and do not cool down."""
+        keys = service.keys
+        available = self.cooldowns.available
+        if len(keys) == 1:
+            key = keys[0]
+            return key if key not in tried and available(key.name) else None
+        turn = self._turns.get(service.name, 0)
+        for offset in range(len(keys)):
+            key = keys[(turn + offset) % len(keys)]
+            if key not in tried and available(key.name):
+                return key
+        return None
+
+    def took(self, service: Service, key: Key) -> None:
+        """The next exchange begins with the key behind this one."""
+        if len(service.keys) > 1:
+            self._turns[service.name] = (service.keys.index(key) + 1) % len(service.keys)
+
+
+class Plan:
+    """The targets of one exchange, and where among them it stands. `close` must follow."""
+
+    __slots__ = (
+        "_balancer",
+        "_heard",
+        "_index",
+        "_key_ticket",
+        "_max_attempts",
+        "_own_keys",
+        "_reported",
+        "_router",
+        "_service_ticket",
+        "_targets",
+        "_tried",
+        "attempts",
+        "choice",
+    )
+
+    def __init__(self, router: Router, model_api: ModelApi, targets: tuple[Target, ...]) -> None:
+        self._router = router
+        self._targets = targets
+        self._max_attempts = model_api.max_attempts
+        self._own_keys = model_api.auth != "passthrough"
+        self._tried: tuple[Key, ...] = ()
+        self._balancer: Balancer | None = None
+        self._index = 0
+        self._heard = False
+        self._reported = True
+        self._service_ticket = self._key_ticket = 0
+        self.attempts = 0
+        """Begun so far."""
+        self.choice: Choice = self._seek(0)
+
+    def balance(self, balancer: Balancer, index: int) -> None:
+        """The pick came from a balancer: it wants to hear what becomes of it."""
+        self._balancer = balancer
+        self._index = index
+        balancer.began(index)
+
+    # -- where to ----------------------------------------------------------------------------------------------------
+
+    @property
+    def another(self) -> bool:
+        """Could a further attempt follow the one that runs?"""
+        if self.attempts >= self._max_attempts:
+            return False
+        return self.choice.position + 1 < len(self._targets) or self.key_left
+
+    @property
+    def key_left(self) -> bool:
+        """Has the service a key that was not tried and does not cool down?"""
+        service = self.choice.target.service
+        if len(service.keys) == 1 or self.attempts >= self._max_attempts:
+            return False
+        return self._router.key(service, self._tried) is not None
+
+    def advance(self, verdict: Verdict) -> bool:
+        """Move to where the next attempt goes; False where there is none to go to."""
+        if self.attempts >= self._max_attempts:
+            return False
+        position = self.choice.position
+        if verdict is Verdict.NEXT_KEY:
+            service = self.choice.target.service
+            key = self._router.key(service, self._tried)
+            if key is None:
+                return False
+            self.choice = Choice(self.choice.target, key, position)
+            return True
+        if position + 1 >= len(self._targets):
+            return False
+        self._tried = ()
+        self.choice = self._seek(position + 1)
+        return True
+
+    def _seek(self, start: int) -> Choice:
+        """The first target from `start` on that does not cool down, or the last."""
+        router, targets = self._router, self._targets
+        last = len(targets) - 1
+        for position in range(start, last):
+            service = targets[position].service
+            key = router.key(service, ()) if router.cooldowns.available(service.name) else None
+            if key is not None:
+                return Choice(targets[position], key, position)
+        service = targets[last].service
+        return Choice(targets[last], router.key(service, ()) or service.keys[0], last)
+
+    # -- what came of it ---------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """An attempt goes to `choice` now."""
+        service, key = self.choice.target.service, self.choice.key
+        self.attempts += 1
+        self._tried = (*self._tried, key)
+        self._router.took(service, key)
+        cooldowns = self._router.cooldowns
+        self._service_ticket = cooldowns.began(service.name)
+        self._key_ticket = cooldowns.began(key.name)
+        self._reported = False
+
+    def report(self, blames: Blame, retry_after_s: float | None = None) -> None:
+        """The attempt was answered, or failed. Only the first word of an attempt counts."""
+        if self._reported:
+            return
+        self._reported = True
+        service, key = self.choice.target.service, self.choice.key
+        cooldowns = self._router.cooldowns
+        if blames is Blame.SERVICE:
+            cooldowns.failed(service.name, self._service_ticket, service.cooldown, retry_after_s)
+            cooldowns.released(key.name, self._key_ticket)
+            return
+        cooldowns.succeeded(service.name, self._service_ticket)
+        if blames is Blame.KEY and self._own_keys:
+            cooldowns.refused(key.name, self._key_ticket, service.cooldown, retry_after_s)
+        else:
+            cooldowns.succeeded(key.name, self._key_ticket)
+
+    def release(self) -> None:
+        """The attempt ended without news of its target."""
+        if not self._reported:
+            self._reported = True
+            cooldowns = self._router.cooldowns
+            cooldowns.released(self.choice.target.service.name, self._service_ticket)
+            cooldowns.released(self.choice.key.name, self._key_ticket)
+
+    def heard(self, first_output_s: float) -> None:
+        """The first output of the present attempt came."""
+        if self._balancer is not None and not self._heard and self.choice.position == 0:
+            self._heard = True
+            self._balancer.heard(self._index, first_output_s)
+
+    def close(self) -> None:
+        """The exchange is over."""
+        self.release()
+        if self._balancer is not None:
+            self._balancer.ended(self._index, heard=self._heard)
+            self._balancer = None
+
+
+def _chosen(routing: ByModel, model_api: ModelApi, model: str | None) -> Target:
+    if model is None:
+        raise GatewayError("model_missing", f"Model API {model_api.name} routes by model, and the request names none")
+    target = routing.choose(model)
+    if target is None:
+        shown = ascii(model[:MODEL_SHOWN_CHARACTERS])
+        known = ", ".join(pattern for pattern, _ in routing.choices[:8])
+        message = f"no service of Model API {model_api.name} has the model {shown}; it has {known}"
+        raise GatewayError("model_unknown", message)
+    return target

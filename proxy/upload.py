@@ -1,0 +1,115 @@
+"""The way of a large request body to an upstream: a task beside the wait for the answer's head.
+
+Pieces go from the tape through the rewriter, where there is one, to the connection, each awaited in both directions, so
+that neither side is read faster than the other takes.
+"""
+
+import asyncio
+
+from observability.observation import now_ns
+from proxy.errors import GatewayError, UpstreamError
+from proxy.exchange import Exchange
+from proxy.rewrite import Rewriter
+from proxy.upstream.connection import Connection
+from proxy.upstream.response import ResponseHead
+
+
+class Upload:
+    """One reading of the tape, by one attempt."""
+
+    __slots__ = ("_chunked", "_connection", "_done_ns", "_exchange", "_rewriter", "_stopping", "_task")
+
+    def __init__(self, exchange: Exchange, connection: Connection, rewriter: Rewriter | None) -> None:
+        self._exchange = exchange
+        self._connection = connection
+        self._rewriter = rewriter
+        self._chunked = exchange.body.chunked or rewriter is not None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._done_ns = 0
+
+    def start(self) -> None:
+        """Begin; the head of the request has been written."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @property
+    def usage_asked(self) -> bool:
+        """The rewriter asked for usage in the client's place."""
+        return self._rewriter is not None and self._rewriter.asked
+
+    async def read_head(self) -> ResponseHead:
+        """The head of the answer. Raises UpstreamError, or what the client's body raised."""
+        task = self._task
+        assert task is not None
+        try:
+            return await self._connection.read_head()
+        except UpstreamError:
+            if task.done():
+                if task.cancelled():  # not by us: the worker ends, and aiohttp cancels who reads a client's body
+                    raise asyncio.CancelledError from None
+                if error := task.exception():
+                    raise error from None  # the connection was closed because the client's body could not be read
+            raise
+        finally:
+            if self._done_ns:
+                self._exchange.observation.upstream_ns += now_ns() - self._done_ns
+
+    async def stop(self) -> None:
+        """End it, if it still runs, and wait for its end: two readers of one body would be an error."""
+        task = self._task
+        if task is None:
+            return
+        self._task = None
+        self._stopping = True
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # seen
+
+    async def _run(self) -> None:
+        """Copy the client's body to the upstream; waits for both sides are told apart."""
+        exchange, connection = self._exchange, self._connection
+        body, rewriter, scanner = exchange.body, self._rewriter, exchange.observation.request_scanner
+        try:
+            while data := await body.read():
+                if exchange.model_matters and scanner is not None and scanner.model_duplicated:
+                    raise GatewayError("bad_request", "the request names its model twice")
+                if rewriter is None:
+                    self._write((data,))
+                else:
+                    self._write(rewriter.feed(data))
+                await self._drain()
+                if connection.head_ready:
+                    return
+            if rewriter is not None:
+                self._write(rewriter.end())
+            if self._chunked:
+                connection.write(b"0\r\n\r\n")
+            if scanner is not None and not scanner.complete:
+                scanner.end()
+            connection.request_complete = True
+            self._done_ns = now_ns()
+            if body.clock is not None:
+                body.clock.resume()
+        except BaseException:
+            if not self._stopping:  # an answer that came early is still to be relayed
+                connection.abort()  # wakes the wait for the head, which looks here for the reason
+            raise
+
+    def _write(self, pieces: "tuple[bytes, ...] | list[bytes]") -> None:
+        connection = self._connection
+        for piece in pieces:
+            if not piece:
+                continue
+            if self._chunked:
+                connection.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+            else:
+                connection.write(piece)
+
+    async def _drain(self) -> None:
+        began_ns = now_ns()
+        try:
+            await self._connection.drain()
+        finally:
+            self._exchange.observation.upstream_ns += now_ns() - began_ns
