@@ -90,6 +90,12 @@ admin: {{listen: "127.0.0.1:{admin}"}}
 state: sqlite:{folder}/state/state.db
 services:
   - {{name: qwen, provider: dashscope, base_url: "{upstream}", api_keys: [sk-of-the-service]}}
+  - {{name: spare, provider: dashscope, base_url: "{upstream}", api_keys: [sk-of-the-spare]}}
+  - name: failing
+    provider: dashscope
+    base_url: "{upstream}/sim:status=503"
+    api_keys: [sk-of-the-failing]
+    cooldown: {{failures: 0}}
 consumers:
   - {{name: bench, keys: [{key}]}}
 model_apis:
@@ -99,7 +105,25 @@ model_apis:
     auth: consumers
     routing: {{single: {{service: qwen}}}}
     monitoring: {{metrics: true, logging: true, tracing: true}}
+  - name: routed
+    scenario: text
+    protocols: [openai]
+    base_path: /routed
+    routing: {{by_model: [{{match: "qwen*", service: qwen}}, {{match: "*", service: spare}}]}}
+    fallback: [{{service: spare}}]
+  - name: failing
+    scenario: text
+    protocols: [openai]
+    base_path: /failing
+    routing: {{by_model: [{{match: "*", service: failing, model: first}}]}}
+    fallback: [{{service: qwen, model: {renamed}}}, {{service: spare, model: third}}]
 """
+
+ROUTED_PATH = "/routed"
+"""The base path of a Model API that routes by model and has a fallback armed."""
+FAILING_PATH = "/failing"
+"""The base path of one whose first target refuses, behind the simulated upstream; the second gets RENAMED."""
+RENAMED = "qwen-renamed"
 
 
 class NotReadyError(RuntimeError):
@@ -188,7 +212,9 @@ class Bench:
         """The gateway with everything on: consumer key, all spans exported, metrics, a line for each request."""
         port, admin = free_port(), free_port()
         file = self.folder / "sluiceway.yaml"
-        text = _GATEWAY.format(port=port, admin=admin, folder=self.folder, upstream=self.upstream_url, key=KEY)
+        text = _GATEWAY.format(
+            port=port, admin=admin, folder=self.folder, upstream=self.upstream_url, key=KEY, renamed=RENAMED
+        )
         file.write_text(text)
         environ = {}
         if self.sink_url:

@@ -4,7 +4,8 @@ Two phases, each with `count` transfers at once of `body_bytes` each: uploads (a
 ``model`` last, half of them with a content-length and half in chunks), then downloads (a chat answer of that size, half
 JSON and half one SSE line). Bodies are made while they are sent and hashed while they are read, each with its number in
 it, and the hashes are compared with the ledger of the simulated upstream: a byte lost, changed or mixed up is a
-mismatch.
+mismatch. ``--fallback`` sends the uploads to a Model API that routes by model and renames it, whose first target
+refuses (503) when it has read the whole upload: the second gets it again from the tape.
 
 The worker's peak is VmHWM of ``/proc/<pid>/status``, reset before each phase through ``clear_refs``. By itself it
 starts the simulated upstream and the gateway (or ``--contestant plain``); with ``--url``, ``--upstream`` and ``--pid``
@@ -28,7 +29,7 @@ import uvloop
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks import machine
-from benchmarks.contestants import CHAT_PATH, KEY, Bench, NotReadyError
+from benchmarks.contestants import CHAT_PATH, FAILING_PATH, KEY, RENAMED, Bench, NotReadyError
 from benchmarks.upstream.answers import Fill
 
 MIB = 1024 * 1024
@@ -58,10 +59,10 @@ class Phase:
         return f"{self.count} {self.name} of {self.body_bytes / MIB:g} MiB: {rate:,.0f} MiB/s{memory}; {hashes}"
 
 
-def body_of(number: int, body_bytes: int) -> Iterator[bytes]:
+def body_of(number: int, body_bytes: int, model: str = MODEL) -> Iterator[bytes]:
     """A chat request of exactly `body_bytes` bytes as official SDKs order it: messages with the image, then model."""
     before = b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,'
-    after = b'"}},{"type":"text","text":"What is in picture %d?"}]}],"model":"%s"}' % (number, MODEL.encode())
+    after = b'"}},{"type":"text","text":"What is in picture %d?"}]}],"model":"%s"}' % (number, model.encode())
     fill = body_bytes - len(before) - len(after)
     if fill < 0:
         raise ValueError(f"a body is at least {len(before) + len(after)} bytes, not {body_bytes}")
@@ -79,6 +80,7 @@ class _Way:
     upstream_url: str
     body_bytes: int
     key: str
+    fallback: bool = False
 
     def headers(self, name: str) -> dict[str, str]:
         """Of a request with this name in the ledger."""
@@ -98,13 +100,20 @@ class _Way:
 
 
 async def measure(
-    url: str, upstream_url: str, *, count: int, body_bytes: int, worker: int | None = None, key: str = KEY
+    url: str,
+    upstream_url: str,
+    *,
+    count: int,
+    body_bytes: int,
+    worker: int | None = None,
+    key: str = KEY,
+    fallback: bool = False,
 ) -> list[Phase]:
     """Runs both phases through `url`; reads the ledger at `upstream_url`, and the memory of the process `worker`."""
     timeout = ClientTimeout(total=None, sock_read=120)
     phases = []
     async with ClientSession(connector=TCPConnector(limit=0), timeout=timeout, auto_decompress=False) as session:
-        way = _Way(session, url, upstream_url, body_bytes, key)
+        way = _Way(session, url, upstream_url, body_bytes, key, fallback)
         for name, transfer in (("uploads", _upload), ("downloads", _download)):
             phase = Phase(name, count, body_bytes)
             if worker is not None:
@@ -128,15 +137,22 @@ async def _upload(way: _Way, number: int) -> str | None:
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in body_of(number, way.body_bytes):
-            sha256.update(piece)
+            if not way.fallback:
+                sha256.update(piece)
             yield piece
 
+    if way.fallback:  # what the second target gets: all the same, but for the model
+        longer = len(RENAMED) - len(MODEL)
+        for piece in body_of(number, way.body_bytes + longer, RENAMED):
+            sha256.update(piece)
     name = f"memory-upload-{number}"
     headers = way.headers(name)
     if number % 2 == 0:
         headers["Content-Length"] = str(way.body_bytes)
     try:
-        async with way.session.post(way.url + CHAT_PATH, data=pieces(), headers=headers) as answer:
+        async with way.session.post(
+            way.url + (FAILING_PATH if way.fallback else "") + CHAT_PATH, data=pieces(), headers=headers
+        ) as answer:
             said = await answer.read()
             if answer.status != 200:
                 return f"{name}: {answer.status} {said[:300]!r}"
@@ -181,6 +197,7 @@ def main() -> int:
     parser.add_argument("--upstream", help="URL of its simulated upstream")
     parser.add_argument("--pid", type=int, help="its process, or the one that started it")
     parser.add_argument("--key", default=KEY, help="the consumer's key")
+    parser.add_argument("--fallback", action="store_true", help="uploads are refused once and sent again")
     arguments = parser.parse_args()
     if arguments.url and not arguments.upstream:
         parser.error("--url needs --upstream")
@@ -188,7 +205,15 @@ def main() -> int:
 
     def measured(url: str, upstream_url: str, worker: int | None) -> list[Phase]:
         return uvloop.run(
-            measure(url, upstream_url, count=arguments.count, body_bytes=size, worker=worker, key=arguments.key)
+            measure(
+                url,
+                upstream_url,
+                count=arguments.count,
+                body_bytes=size,
+                worker=worker,
+                key=arguments.key,
+                fallback=arguments.fallback,
+            )
         )
 
     if arguments.url:
