@@ -8,6 +8,7 @@ What is left of the duration is the gateway's own.
 """
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Observation:
         "method",
         "metrics",
         "model_api",
+        "on_first_output",
         "outcome",
         "path",
         "protocol_version",
@@ -126,6 +128,8 @@ class Observation:
         self.status = 0
         """HTTP status that the client got; 0: it got none."""
         self.upstream_status = 0
+        self.on_first_output: Callable[[], None] | None = None
+        """Told as soon as the scanner sees output."""
         # clocks
         self.first_byte_ns = 0
         self.first_event_ns = 0
@@ -162,6 +166,8 @@ class Observation:
             findings = scanner.findings
             if findings.first_output:
                 self.first_token_ns = now_ns()
+                if self.on_first_output is not None:
+                    self.on_first_output()
             if not self.first_event_ns:
                 self.first_event_ns = now_ns()
 

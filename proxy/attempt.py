@@ -133,7 +133,9 @@ class Attempt:
                 exchange.observation.upload_ns - upload_ns + exchange.observation.client_blocked_ns - blocked_ns
             ) / 1e9
             message = f"the request took longer than {total_s:g} s"
-            if waited_s > total_s / 2 and not committed:  # the time went by waiting for the client
+            if waited_s > total_s / 2:  # the time went by waiting for the client
+                if committed:
+                    raise ConnectionResetError(message) from None  # to it we are the ones who leave; nobody is blamed
                 raise GatewayError("client_timeout", f"{message}, {waited_s:.1f} s of it for its own body") from None
             raise UpstreamError("upstream_timeout", message, response_started=committed) from None
 

@@ -26,7 +26,10 @@ class Changes:
         rewriter = self.rewriter(model)
         if rewriter is None:
             return body, False
-        return rewriter.whole(body), rewriter.asked
+        changed = rewriter.whole(body)
+        if model is not None and rewriter.failed:
+            raise GatewayError("bad_request", "the request body cannot be read as its content type says")
+        return changed, rewriter.asked
 
     def rewriter(self, model: str | None) -> Rewriter | None:
         """For one reading of a body, None where nothing is to be changed. GatewayError where it cannot be."""

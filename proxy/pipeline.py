@@ -193,11 +193,11 @@ class Pipeline:
             observation.service, observation.upstream_model = service.name, target.model
             observation.fallback = plan.choice.position > 0
             observation.route_fields = self._route_fields(route, service)
-            observation.upstream_status = observation.first_event_ns = 0  # of the attempt before
-            observation.scanner = None
+            observation.scanner = None  # of the attempt before, as all of these
+            observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
             record = AttemptRecord(service.name, service.host, service.port, Verdict.CLIENT_LEFT, target.model)
             observation.attempts.append(record)
-            plan.begin()
+            observation.on_first_output = plan.begin()
             ended = await Attempt(exchange, route, plan, self._pool(service), record, retried=retried).run()
             if ended.verdict is Verdict.DONE:
                 return

@@ -6,7 +6,8 @@ tried: an attempt that may fail is better than an answer that says so. What atte
 and the balancers, which are the worker's and outlive the plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final, NamedTuple
 
 from proxy.balancer import Balancer
@@ -176,8 +177,8 @@ class Plan:
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """An attempt goes to `choice` now."""
+    def begin(self) -> Callable[[], None] | None:
+        """An attempt goes to `choice` now. Answers what wants to hear of its first output, if anything does."""
         service, key = self.choice.target.service, self.choice.key
         self.attempts += 1
         self._tried = (*self._tried, key)
@@ -186,6 +187,10 @@ class Plan:
         self._service_ticket = cooldowns.began(service.name)
         self._key_ticket = cooldowns.began(key.name)
         self._reported = False
+        if self._balancer is None or self.choice.position:
+            return None
+        began_at = monotonic()
+        return lambda: self._hear(monotonic() - began_at)
 
     def report(self, blames: Blame, retry_after_s: float | None = None) -> None:
         """The attempt was answered, or failed. Only the first word of an attempt counts."""
@@ -212,9 +217,8 @@ class Plan:
             cooldowns.released(self.choice.target.service.name, self._service_ticket)
             cooldowns.released(self.choice.key.name, self._key_ticket)
 
-    def heard(self, first_output_s: float) -> None:
-        """The first output of the present attempt came."""
-        if self._balancer is not None and not self._heard and self.choice.position == 0:
+    def _hear(self, first_output_s: float) -> None:
+        if self._balancer is not None and not self._heard:
             self._heard = True
             self._balancer.heard(self._index, first_output_s)
 

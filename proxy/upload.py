@@ -79,11 +79,13 @@ class Upload:
                     self._write((data,))
                 else:
                     self._write(rewriter.feed(data))
+                    self._check(rewriter)
                 await self._drain()
                 if connection.head_ready:
                     return
             if rewriter is not None:
                 self._write(rewriter.end())
+                self._check(rewriter)
             if self._chunked:
                 connection.write(b"0\r\n\r\n")
             if scanner is not None and not scanner.complete:
@@ -96,6 +98,11 @@ class Upload:
             if not self._stopping:  # an answer that came early is still to be relayed
                 connection.abort()  # wakes the wait for the head, which looks here for the reason
             raise
+
+    def _check(self, rewriter: Rewriter) -> None:
+        """A body that cannot be read to its end may name the model once more where nobody looks."""
+        if rewriter.failed and self._exchange.model_matters:
+            raise GatewayError("bad_request", "the request body cannot be read as its content type says")
 
     def _write(self, pieces: "tuple[bytes, ...] | list[bytes]") -> None:
         connection = self._connection

@@ -11,6 +11,8 @@ from observability.facts import AttemptFacts, Facts
 from observability.findings import Findings
 from observability.record import Attempt, Record
 
+MODEL_CHARACTERS_MAX: Final = 256
+"""Of the model a client asked for, which becomes a label of metrics. The longest names known have 80."""
 _NOTHING: Final = Findings()
 
 _USAGE_FIELDS: Final = (
@@ -132,9 +134,10 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
     ):
         if value is not None:
             fields[name] = value  # noqa: PERF403 - adds to what is there
-    if facts.request_model is not None:
-        fields[names.GEN_AI_REQUEST_MODEL] = facts.request_model
-    upstream_model = facts.upstream_model or facts.request_model
+    request_model = facts.request_model
+    if request_model is not None:
+        request_model = fields[names.GEN_AI_REQUEST_MODEL] = request_model[:MODEL_CHARACTERS_MAX]
+    upstream_model = facts.upstream_model or request_model
     if upstream_model is not None:
         fields[names.SLUICEWAY_UPSTREAM_MODEL] = upstream_model
     if facts.request_stream or facts.stream:

@@ -11,7 +11,7 @@ from observability.observer.naming import record_of
 from observability.sampling import TraceContext
 from observability.scanners import request_scanner, response_scanner
 
-UNSENT = {"model_api", "request_scanner", "scanner", "trace"}
+UNSENT = {"model_api", "on_first_output", "request_scanner", "scanner", "trace"}
 """Of an Observation: counted by the worker, or sent as what was found."""
 
 
