@@ -83,8 +83,13 @@ class Attempt:
         after the commit), and ConnectionError (the client left).
         """
         record, exchange = self._record, self._exchange
+        model_api = self._route.model_api
         try:
-            return await self._within_timeouts()
+            if model_api.first_packet_timeout_ms or model_api.first_token_timeout_ms:
+                return await self._within_deadlines()
+            if self._choice.target.service.total_timeout_ms:
+                return await self._within_total()
+            return await self._answer()
         except UpstreamError as error:
             judgement = self._judge(failure=error.kind, response_started=error.response_started)
             record.error, record.verdict = error.kind, judgement.verdict
@@ -99,25 +104,24 @@ class Attempt:
             self._plan.release()
             record.end_ns = now_ns()
 
-    async def _within_timeouts(self) -> Ended:
-        model_api, service = self._route.model_api, self._choice.target.service
-        total_s = service.total_timeout_ms / 1000
-        if model_api.first_packet_timeout_ms or model_api.first_token_timeout_ms:
-            body = self._exchange.body
-            clock = FirstOutput(
-                model_api.first_packet_timeout_ms, model_api.first_token_timeout_ms, self._exchange.asks_stream
-            )
-            self._clock = body.clock = clock
-            try:
-                async with clock:
-                    return await (self._within(total_s) if total_s else self._answer())
-            finally:
-                body.clock = None
-        return await (self._within(total_s) if total_s else self._answer())
+    async def _within_deadlines(self) -> Ended:
+        """With the Model API's deadlines over it."""
+        model_api, body = self._route.model_api, self._exchange.body
+        packet_ms, token_ms = model_api.first_packet_timeout_ms, model_api.first_token_timeout_ms
+        clock = FirstOutput(packet_ms, token_ms, self._exchange.asks_stream)
+        self._clock = body.clock = clock
+        try:
+            async with clock:
+                if self._choice.target.service.total_timeout_ms:
+                    return await self._within_total()
+                return await self._answer()
+        finally:
+            body.clock = None
 
-    async def _within(self, total_s: float) -> Ended:
+    async def _within_total(self) -> Ended:
         """With the service's total timeout over it."""
         exchange = self._exchange
+        total_s = self._choice.target.service.total_timeout_ms / 1000
         upload_ns, blocked_ns = exchange.observation.upload_ns, exchange.observation.client_blocked_ns
         scope = asyncio.timeout(total_s)
         try:
@@ -161,27 +165,21 @@ class Attempt:
                 plan.report(Blame.NONE)
             if clock is not None:
                 clock.stop()
-            await self._commit(connection, head, held)
+            if self._upload is not None:
+                await self._upload.stop()
+                exchange.usage_asked = self._upload.usage_asked
+            exchange.body.let_go()  # from here on nothing is tried again
+            if not exchange.body.complete:  # answered early: what the client still sends is not read as a request
+                exchange.keep_alive = False
+            self._record.verdict = Verdict.CUT  # unless the relay gets to its end
+            await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
+            self._record.verdict = Verdict.DONE
             return _DONE
         finally:
             if self._upload is not None:
                 await self._upload.stop()
             if connection is not None:
                 self._pool.release(connection)
-
-    async def _commit(self, connection: Connection, head: ResponseHead, held: list[bytes]) -> None:
-        """The answer goes to the client: from here on nothing is tried again."""
-        exchange = self._exchange
-        if self._upload is not None:
-            await self._upload.stop()
-            exchange.usage_asked = self._upload.usage_asked
-        body = exchange.body
-        body.let_go()
-        if not body.complete:  # answered early: what the client still sends is not read as a request
-            exchange.keep_alive = False
-        self._record.verdict = Verdict.CUT  # unless the relay gets to its end
-        await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
-        self._record.verdict = Verdict.DONE
 
     # -- request -----------------------------------------------------------------------------------------------------
 

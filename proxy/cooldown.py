@@ -65,6 +65,11 @@ class Cooldowns:
         self._tickets = 0
         """How many were given out: tickets are ordered like the beginnings of the attempts."""
 
+    @property
+    def quiet(self) -> bool:
+        """Nobody failed lately: nothing that succeeds now is news."""
+        return not self._entries
+
     def available(self, name: str) -> bool:
         """May an attempt go there? False while it cools down, and then while the probe is under way."""
         entry = self._entries.get(name)

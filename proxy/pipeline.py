@@ -192,7 +192,8 @@ class Pipeline:
             service = target.service
             observation.service, observation.upstream_model = service.name, target.model
             observation.fallback = plan.choice.position > 0
-            observation.route_fields = self._route_fields(route, service)
+            if observation.attempts or service is not route.model_api.targets[0].service:  # `_match` has said those
+                observation.route_fields = self._route_fields(route, service)
             observation.scanner = None  # of the attempt before, as all of these
             observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
             record = AttemptRecord(service.name, service.host, service.port, Verdict.CLIENT_LEFT, target.model)

@@ -74,7 +74,7 @@ class Router:
         available = self.cooldowns.available
         if len(keys) == 1:
             key = keys[0]
-            return key if key not in tried and available(key.name) else None
+            return key if available(key.name) else None
         turn = self._turns.get(service.name, 0)
         for offset in range(len(keys)):
             key = keys[(turn + offset) % len(keys)]
@@ -84,8 +84,7 @@ class Router:
 
     def took(self, service: Service, key: Key) -> None:
         """The next exchange begins with the key behind this one."""
-        if len(service.keys) > 1:
-            self._turns[service.name] = (service.keys.index(key) + 1) % len(service.keys)
+        self._turns[service.name] = (service.keys.index(key) + 1) % len(service.keys)
 
 
 class Plan:
@@ -173,7 +172,9 @@ class Plan:
             if key is not None:
                 return Choice(targets[position], key, position)
         service = targets[last].service
-        return Choice(targets[last], router.key(service, ()) or service.keys[0], last)
+        keys = service.keys
+        key = keys[0] if len(keys) == 1 else router.key(service, ()) or keys[0]
+        return Choice(targets[last], key, last)
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
@@ -181,11 +182,15 @@ class Plan:
         """An attempt goes to `choice` now. Answers what wants to hear of its first output, if anything does."""
         service, key = self.choice.target.service, self.choice.key
         self.attempts += 1
-        self._tried = (*self._tried, key)
-        self._router.took(service, key)
+        if len(service.keys) > 1:
+            self._tried = (*self._tried, key)
+            self._router.took(service, key)
         cooldowns = self._router.cooldowns
-        self._service_ticket = cooldowns.began(service.name)
-        self._key_ticket = cooldowns.began(key.name)
+        if cooldowns.quiet:  # as nearly always: tickets are taken when there is something to tell
+            self._service_ticket = self._key_ticket = 0
+        else:
+            self._service_ticket = cooldowns.began(service.name)
+            self._key_ticket = cooldowns.began(key.name)
         self._reported = False
         if self._balancer is None or self.choice.position:
             return None
@@ -199,6 +204,11 @@ class Plan:
         self._reported = True
         service, key = self.choice.target.service, self.choice.key
         cooldowns = self._router.cooldowns
+        if not self._service_ticket:
+            if blames is Blame.NONE:
+                return
+            self._service_ticket = cooldowns.began(service.name)
+            self._key_ticket = cooldowns.began(key.name)
         if blames is Blame.SERVICE:
             cooldowns.failed(service.name, self._service_ticket, service.cooldown, retry_after_s)
             cooldowns.released(key.name, self._key_ticket)
@@ -213,6 +223,8 @@ class Plan:
         """The attempt ended without news of its target."""
         if not self._reported:
             self._reported = True
+            if not self._service_ticket:
+                return
             cooldowns = self._router.cooldowns
             cooldowns.released(self.choice.target.service.name, self._service_ticket)
             cooldowns.released(self.choice.key.name, self._key_ticket)
