@@ -25,7 +25,7 @@ from observability.log import get_logger
 from proxy import tcp
 from proxy.config.snapshot import Limits
 from proxy.errors import GatewayError
-from proxy.framing import HEAD_END, ChunkedBody, FramingError, head_fault, partial_head_fault
+from proxy.framing import ChunkedBody, FramingError, HeadCollector, HeadTooLargeError
 
 if TYPE_CHECKING:
     from proxy.server import EdgeServer
@@ -55,10 +55,11 @@ class Edge(RequestHandler):
         "_busy",
         "_chunked",
         "_head_at",
+        "_heads",
+        "_last",
         "_left",
         "_progress_at",
         "_refused",
-        "_searched",
         "_server",
         "_tail",
         "_taken",
@@ -72,14 +73,15 @@ class Edge(RequestHandler):
         self._server = server
         self.channel: asyncio.Transport | None = None
         """The transport until the connection is lost; aiohttp's own attribute goes away when closing begins."""
-        self._tail = bytearray()  # a head that is not whole yet, or what came behind a running request
-        self._searched = 0
+        self._heads = HeadCollector(server.limits.max_head_bytes)
+        self._tail = bytearray()  # what came behind a running request
         self._head_at = 0.0  # since when a head is awaited that has begun; 0: none
         self._busy = False  # a request is being served; what comes behind its body waits
         self._left = 0  # bytes of a Content-Length body still to come
         self._chunked: ChunkedBody | None = None
         self._body: StreamReader = EMPTY_PAYLOAD
-        self._refused = False
+        self._refused = False  # nothing that still comes is read
+        self._last = False  # nothing behind the running request is read
         self._progress_at = 0.0  # when the last body byte came, for the sweep
         self._taken = 0
         self._taken_at = 0.0
@@ -97,12 +99,13 @@ class Edge(RequestHandler):
         self._server.live.discard(self)
         self.channel = None
         self._tail.clear()
+        self._heads.clear()
         super().connection_lost(exc)
 
     @property
     def idle(self) -> bool:
         """No request is running or has begun to arrive."""
-        return not self._busy and not self._tail
+        return not self._busy and not self._heads.begun
 
     # -- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -131,7 +134,8 @@ class Edge(RequestHandler):
             elif self._chunked is not None:
                 data = self._take_chunked(data)
             elif self._busy:
-                self._put_by(data)
+                if not self._last:
+                    self._put_by(data)
                 return
             else:
                 data = self._take_head(data)
@@ -158,39 +162,25 @@ class Edge(RequestHandler):
             self._pause_reading_for_buffer()
 
     def _take_head(self, data: bytes) -> bytes:
-        """Collect a head; once whole, check it and let the parser have it. Answers what stands behind the head."""
-        if self._tail or HEAD_END not in data:
-            self._tail += data
-            end = self._tail.find(HEAD_END, max(0, self._searched - 3))
-            if end == -1:
-                self._await_head()
-                return b""
-            data = bytes(self._tail)
-            self._tail.clear()
-        while data.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before the request line is ignored
-            data = data[2:]
-        end = data.find(HEAD_END)
-        if end == -1:
-            return data
+        """Collect a head; once whole and strict, let the parser have it. Answers what stands behind the head."""
+        try:
+            found = self._heads.take(data)
+        except HeadTooLargeError:
+            limit = self._server.limits.max_head_bytes
+            self.refuse(GatewayError("head_too_large", f"the request head is larger than {limit} bytes"))
+            return b""
+        except FramingError as fault:
+            self.refuse(GatewayError("bad_request", f"malformed HTTP request: {fault}"))
+            return b""
+        if found is None:
+            if not self._heads.begun:
+                self._head_at = 0.0
+            elif not self._head_at:
+                self._head_at = time.monotonic()
+            return b""
         self._head_at = 0.0
-        self._searched = 0
-        head, rest = data[: end + 4], data[end + 4 :]
-        if len(head) > self._server.limits.max_head_bytes:
-            self._refuse_large_head()
-        elif (fault := head_fault(head)) is not None:
-            self.refuse(GatewayError("bad_request", f"malformed HTTP request: {fault}"))
-        else:
-            self._feed_head(head)
-        return rest
-
-    def _await_head(self) -> None:
-        self._searched = len(self._tail)
-        if not self._head_at:
-            self._head_at = time.monotonic()
-        if self._searched > self._server.limits.max_head_bytes:
-            self._refuse_large_head()
-        elif (fault := partial_head_fault(self._tail.lstrip(b"\r\n") or b"")) is not None:
-            self.refuse(GatewayError("bad_request", f"malformed HTTP request: {fault}"))
+        self._feed_head(found[0])
+        return found[1]
 
     def _feed_head(self, head: bytes) -> None:
         self._busy = True
@@ -215,11 +205,8 @@ class Edge(RequestHandler):
         elif payload is not EMPTY_PAYLOAD:
             self._left = int(message.headers["Content-Length"])
         if message.upgrade:
-            self._refused = True  # nothing behind this request is read; the answer closes
-
-    def _refuse_large_head(self) -> None:
-        limit = self._server.limits.max_head_bytes
-        self.refuse(GatewayError("head_too_large", f"the request head is larger than {limit} bytes"))
+            # Ignored (RFC 9110 §7.8): a plain request. But the parser may take what follows for another protocol.
+            self._last = True
 
     def refuse(self, error: GatewayError) -> None:
         """Answer `error` in place of a request that cannot be read, and read nothing more."""
@@ -227,6 +214,7 @@ class Edge(RequestHandler):
         self._busy = True
         self._head_at = 0.0
         self._tail.clear()
+        self._heads.clear()
         self._request_count += 1
         self._messages.append((_ErrInfo(status=error.status, exc=error, message=error.message), EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():
@@ -344,7 +332,7 @@ class Edge(RequestHandler):
     @property
     def last_request(self) -> bool:
         """The connection closes after the answer: nothing behind this request will be read."""
-        return self._refused or self._server.draining
+        return self._refused or self._last or self._server.draining
 
     @property
     def unread(self) -> bool:

@@ -3,7 +3,8 @@
 aiohttp's parser (llhttp) forgives shapes that a stricter server behind us reads differently: two spaces before the
 target, `Transfer-Encoding: gzip, chunked`, a `Content_Length`. Two readings of one request is what request smuggling
 is made of, so such a head is refused before it is parsed. And the edge feeds the parser one message at a time, so it
-must know where a chunked body ends: `ChunkedBody` follows the chunk lines without touching the data between them.
+must know where a head ends (`HeadCollector`) and where a chunked body does: `ChunkedBody` follows the chunk lines
+without touching the data between them.
 
 Pure: bytes in, facts out; no sockets, no clocks. Source: RFC 9112 (§2.2, §3, §5, §6, §7.1), RFC 9110 §5.
 """
@@ -21,8 +22,11 @@ _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\
 _DOT_SEGMENT: Final = re.compile(rb"/(?:\.|%2e){1,2}(?:[/?\\]|%2f|%5c|$)", re.IGNORECASE)
 # Some servers read "_" as "-" in header names (CGI's habit): then these would be framing or routing headers.
 _UNDERSCORE_TWIN: Final = re.compile(rb"\r\n(?:content_length|transfer_encoding|proxy_authorization|x_api_key):")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _TRANSFER_ENCODING: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
 
+MAX_EMPTY_LINES: Final = 2
+"""Before a request line. A careless client sends one behind a body; each is a step that somebody else waits for."""
 MAX_CHUNK_LINE_BYTES: Final = 256
 """Longest chunk-size line. A size has 16 hex digits at most; the rest is room for extensions, which nobody sends."""
 MAX_TRAILER_BYTES: Final = 8192
@@ -83,20 +87,84 @@ def _twin_fault(lowered: bytes) -> str | None:
     )
 
 
-def partial_head_fault(head: bytes | bytearray) -> str | None:
-    """Why an incomplete head can be refused already: a line that ends without CR, or bytes that start no request."""
-    newline = head.find(b"\n")
-    while newline != -1:
-        if newline == 0 or head[newline - 1] != 13:
-            return "a line ends with a bare LF"
-        newline = head.find(b"\n", newline + 1)
-    if head and not (65 <= head[0] <= 90):
-        return "this is not an HTTP/1.x request"
-    return None
-
-
 class FramingError(ValueError):
-    """A chunked body is malformed; the text says how."""
+    """A head or a chunked body is malformed; the text says how."""
+
+
+class HeadTooLargeError(FramingError):
+    """A head is larger than it may be."""
+
+
+class HeadCollector:
+    """Collects request heads, one after the other. Looks at each byte once, in however many pieces they come.
+
+    Holds one unfinished head: `max_bytes` of it and the piece that goes beyond.
+    """
+
+    __slots__ = ("_empty_lines", "_held", "_max_bytes", "_searched")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = bytearray()
+        self._searched = 0  # bytes of `_held` that were looked at
+        self._empty_lines = 0
+
+    @property
+    def begun(self) -> bool:
+        """A head has begun to arrive; the empty lines before it do not count."""
+        return bool(self._held)
+
+    def take(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """The head that `data` (not empty) completes and what stands behind it, or None where more must come.
+
+        Raises FramingError where the head is refused, as soon as it can be seen; HeadTooLargeError for its size.
+        """
+        if not self._held and data[0] != 13:
+            end = data.find(HEAD_END)
+            if end != -1:
+                return self._whole(data, end + 4)
+        held = self._held
+        held += data
+        while held.startswith(b"\r\n"):  # RFC 9112 §2.2: an empty line before the request line is ignored
+            self._empty_lines += 1
+            if self._empty_lines > MAX_EMPTY_LINES:
+                raise FramingError("too many empty lines before the request line")
+            del held[:2]
+        end = held.find(HEAD_END, max(0, self._searched - 3))
+        if end == -1:
+            self._check_partial()
+            return None
+        data = bytes(held)
+        self.clear()
+        return self._whole(data, end + 4)
+
+    def clear(self) -> None:
+        """Forget what is held."""
+        self._held.clear()
+        self._searched = 0
+
+    def _whole(self, data: bytes, end: int) -> tuple[bytes, bytes]:
+        self._empty_lines = 0
+        if end > self._max_bytes:
+            raise HeadTooLargeError(f"the head is larger than {self._max_bytes} bytes")
+        head = data[:end]
+        fault = head_fault(head)
+        if fault is not None:
+            raise FramingError(fault)
+        return head, data[end:]
+
+    def _check_partial(self) -> None:
+        """An incomplete head can be refused already: its size, a line that ends without CR, no request at all."""
+        held = self._held
+        if len(held) > self._max_bytes:
+            raise HeadTooLargeError(f"the head is larger than {self._max_bytes} bytes")
+        if not held or held == b"\r":  # or the half of an empty line
+            return
+        if _BARE_LF.search(held, self._searched):
+            raise FramingError("a line ends with a bare LF")
+        if not 65 <= held[0] <= 90:
+            raise FramingError("this is not an HTTP/1.x request")
+        self._searched = len(held)
 
 
 class ChunkedBody:

@@ -1,10 +1,12 @@
 """Strict heads and the end of chunked bodies, each case whole and in pieces."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.framing import ChunkedBody, FramingError, head_fault, partial_head_fault
+from proxy.framing import ChunkedBody, FramingError, HeadCollector, HeadTooLargeError, head_fault
 
 GOOD_HEADS = {
     "plain": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -78,11 +80,73 @@ def test_other_heads_are_refused_with_the_rule_and_not_the_line(head: bytes, wor
     assert "x:443" not in fault
 
 
-def test_a_partial_head_is_refused_as_soon_as_it_cannot_become_one() -> None:
-    assert partial_head_fault(b"GET / HTTP/1.1\nHost") == "a line ends with a bare LF"
-    assert partial_head_fault(b"\x16\x03\x01\x02") is not None  # a TLS hello on a plain port
-    assert partial_head_fault(b"GET / HTTP/1.1\r\nHo") is None
-    assert partial_head_fault(b"") is None
+@pytest.mark.parametrize("head", GOOD_HEADS.values(), ids=GOOD_HEADS)
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("step", [1, 7, 100000])
+def test_heads_are_collected_one_after_the_other(head: bytes, before: bytes, step: int) -> None:
+    collector = HeadCollector(4096)
+    for _ in range(2):
+        data, found = before + head + b"GET", None
+        for at in range(0, len(data), step):
+            if found := collector.take(data[at : at + step]):
+                break
+        assert found is not None
+        assert found[0] == head
+        assert b"GET".startswith(found[1])
+        assert not collector.begun
+
+
+@pytest.mark.parametrize("head", [case[0] for case in BAD_HEADS.values()], ids=BAD_HEADS)
+@pytest.mark.parametrize("step", [1, 7, 100000])
+def test_a_bad_head_is_refused_in_pieces_too(head: bytes, step: int) -> None:
+    collector = HeadCollector(4096)
+    with pytest.raises(FramingError):
+        for at in range(0, len(head), step):
+            collector.take(head[at : at + step])
+
+
+PARTIAL_HEADS = {
+    "a bare LF": (b"GET / HTTP/1.1\nHost", FramingError, "a bare LF"),
+    "a bare LF first": (b"\n", FramingError, "a bare LF"),
+    "a TLS hello on a plain port": (b"\x16\x03\x01\x02", FramingError, "not an HTTP/1.x request"),
+    "a CR that begins no empty line": (b"\rGET", FramingError, "not an HTTP/1.x request"),
+    "three empty lines": (b"\r\n\r\n\r\n", FramingError, "empty lines"),
+    "too many bytes": (b"GET / HTTP/1.1\r\nX: " + b"a" * 100, HeadTooLargeError, "larger than"),
+}
+
+
+@pytest.mark.parametrize(("head", "error", "words"), PARTIAL_HEADS.values(), ids=PARTIAL_HEADS)
+@pytest.mark.parametrize("step", [1, 3, 100000])
+def test_a_partial_head_is_refused_as_soon_as_it_cannot_become_one(
+    head: bytes, error: type[FramingError], words: str, step: int
+) -> None:
+    collector = HeadCollector(64)
+    with pytest.raises(error, match=words):
+        for at in range(0, len(head), step):
+            collector.take(head[at : at + step])
+
+
+def test_empty_lines_begin_no_head_and_are_counted_for_each() -> None:
+    collector = HeadCollector(4096)
+    assert collector.take(b"\r\n\r") is None
+    assert collector.begun  # half an empty line is something that is awaited
+    assert collector.take(b"\n") is None
+    assert not collector.begun
+    assert collector.take(b"GET / HTTP/1.1\r\n\r\n\r\n\r\n") == (b"GET / HTTP/1.1\r\n\r\n", b"\r\n\r\n")
+    assert collector.take(b"\r\n\r\n") is None
+    with pytest.raises(FramingError):
+        collector.take(b"\r\n")
+
+
+def test_a_head_that_trickles_in_is_looked_at_once() -> None:
+    head = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 15000 + b"\r\n"
+    collector = HeadCollector(len(head))
+    began_s = time.process_time()
+    found = None
+    for at in range(0, len(head), 8):
+        found = collector.take(head[at : at + 8])
+    assert found == (head, b"")
+    assert time.process_time() - began_s < 1.0  # it takes 0.01 s; looking at all of it for every piece took 9 s
 
 
 BODIES = {

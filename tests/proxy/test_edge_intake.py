@@ -1,0 +1,101 @@
+"""What the edge reads of a connection, with raw sockets: empty lines, heads that arrive slowly, bodies, upgrades."""
+
+import asyncio
+
+import orjson
+import pytest
+
+from tests.fakes.raw import connect
+from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
+from tests.fakes.worker import document_of, running
+from tests.proxy.test_edge import OK, _until, post, refused
+
+
+async def test_empty_lines_without_end_are_refused() -> None:
+    async with running(document_of("http://127.0.0.1:9")) as worker, connect(worker.port) as client:
+        client.send(b"\r\n" * 500_000)
+        await refused(client, worker, 400, "bad_request")
+
+
+async def test_an_empty_line_behind_a_body_begins_no_head() -> None:
+    limits = {"head_timeout_ms": 100, "keepalive_timeout_ms": 60_000}
+    async with (
+        Scripted(ReadRequest(), Send(OK), ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}", limits=limits)) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post() + b"\r\n")
+        assert (await client.answer()).status == 200
+        assert not client.reader.at_eof()
+        with pytest.raises(TimeoutError):  # a refusal would come within 100 ms and two sweeps
+            await asyncio.wait_for(client.reader.read(1), 0.4)
+        client.send(post())
+        assert (await client.answer()).status == 200
+
+
+async def test_a_partial_head_behind_a_full_buffer_is_read_on() -> None:
+    go, arrived = asyncio.Event(), asyncio.Event()
+    script = (ReadRequest(), Tell(arrived), Wait(go), Send(OK), ReadRequest(), Send(OK))
+    async with (
+        Scripted(*script) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post())
+        await asyncio.wait_for(arrived.wait(), 10)
+        last = b"GET /-/healthz HTTP/1.1\r\nHost: x\r\nX-Big: " + b"a" * 50_000 + b"\r\n\r\n"
+        client.send(post(b"y" * 30_000) + last[:-10])
+        await _until(lambda: [edge for edge in worker.server.live if edge._buffer_paused])
+        client.send(last[-10:])
+        go.set()
+        assert [(await client.answer()).status for _ in range(3)] == [200, 200, 200]
+
+
+UPGRADES = {
+    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__"),
+    "websocket": (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+    "websocket, odd": (b"Connection: keep-alive, UPGRADE", b"upgrade: WebSocket"),
+}
+BODIES = {
+    "length": (b'{"model":"m"}',),
+    "large": (b'{"model":"' + b"m" * 300_000 + b'"}',),
+    "chunked": (b'd\r\n{"model":"m"}\r\n0\r\n\r\n', b"Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("apart", [False, True])
+async def test_an_upgrade_is_ignored_and_its_request_served(
+    upgrade: tuple[bytes, ...], body: tuple[bytes, ...], apart: bool
+) -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        request = post(*body, *upgrade)
+        smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        end = request.index(b"\r\n\r\n") + 4
+        if apart:
+            client.send(request[:end])
+            await _until(lambda: [edge for edge in worker.server.live if edge._current_request])
+            client.send(request[end:])
+        else:
+            client.send(request + smuggled)
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.rest() == (b"", "fin")
+        (connection,) = upstream.connections
+        assert orjson.loads(connection.bodies[0])["model"].startswith("m")
+        assert b"pgrade" not in connection.heads[0]
+        assert (await worker.fields())["sluiceway.outcome"] == "ok"
+        assert worker.records.empty()
+
+
+async def test_an_upgrade_without_a_body_is_a_request_too() -> None:
+    async with running(document_of("http://127.0.0.1:9")) as worker, connect(worker.port) as client:
+        client.send(b"GET /-/healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.rest() == (b"", "fin")
