@@ -13,7 +13,7 @@ from observability.board import Cell
 from observability.log import get_logger
 from observability.middleware import OBSERVATION
 from observability.observation import Observation
-from proxy.body import RequestBody
+from proxy.body import SMALL_BODY_BYTES, RequestBody
 from proxy.config.snapshot import Snapshot
 from proxy.downstream import DownstreamResponse
 from proxy.edge import REFUSAL, Edge
@@ -83,7 +83,9 @@ class Handler:
         headers = message.headers
         length = headers.get(CONTENT_LENGTH)
         expect = headers.get(EXPECT)
-        if expect is not None and expect.lower() != "100-continue":
+        if http_1_0:
+            expect = None  # RFC 9110 §10.1.1: HTTP/1.0 does not know the interim answer
+        elif expect is not None and expect.lower() != "100-continue":
             raise GatewayError("bad_request", "the only expectation served is 100-continue")
         body = RequestBody(
             request.content,
@@ -133,7 +135,8 @@ class Handler:
         protocol = protocol_of_path(request.raw_path.partition("?")[0])
         if exchange is not None and exchange.route is not None:
             protocol = exchange.route.operation.protocol
-        self._answer(error, kind, facts.status, protocol, response, observation, exchange)
+        arrived = request.content.is_eof() and request.content.total_bytes <= SMALL_BODY_BYTES
+        self._answer(error, kind, facts.status, protocol, response, observation, exchange, body_over=arrived)
 
     def _answer(
         self,
@@ -144,7 +147,10 @@ class Handler:
         response: DownstreamResponse,
         observation: Observation,
         exchange: Exchange | None,
+        *,
+        body_over: bool,
     ) -> None:
+        """`body_over`: nothing of the request still comes; what of its body was not read is dropped."""
         body = error_body(kind, error.message, protocol, observation.request_id)
         lines = [
             f"HTTP/1.1 {status} {_REASONS.get(status, '')}",
@@ -161,10 +167,10 @@ class Handler:
             lines.append(f"Retry-After: {error.retry_after_s}")
         if error.allow:
             lines.append(f"Allow: {', '.join(error.allow)}")
-        keep_alive = exchange is not None and exchange.keep_alive and exchange.body.complete
+        keep_alive = exchange is not None and exchange.keep_alive and (body_over or exchange.body.complete)
         http_1_0 = exchange is not None and exchange.http_1_0
         head = "\r\n".join((*lines, "")).encode("latin-1") + connection_line(keep_alive=keep_alive, http_1_0=http_1_0)
-        bodiless = exchange is not None and exchange.method == "HEAD"
+        bodiless = observation.method == "HEAD"
         framing = "none" if bodiless else "length"
         head = response.begin(head, status=status, framing=framing, keep_alive=keep_alive)
         response.send(head, b"" if bodiless else body, last=True)
