@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.edge import Edge
+from proxy.headers import connection_line
 
 
 class DownstreamResponse(web.StreamResponse):
@@ -23,7 +24,6 @@ class DownstreamResponse(web.StreamResponse):
         self._status = 0
         self._keep_alive = False
         self._chunks = False
-        self._eof_framed = False
         self.committed = False
         """The head went out: nothing may be retried from here on."""
         self.ended = False
@@ -32,12 +32,16 @@ class DownstreamResponse(web.StreamResponse):
     def begin(self, head: bytes, *, status: int, framing: str, keep_alive: bool) -> bytes:
         """Take a head: all of it, empty line included; `framing` is length, chunked, eof or none.
 
-        Answers the head for the caller to `send`, alone or with the first piece of the body: that is the commit.
+        Answers the head for the caller to `send`, alone or with the first piece of the body: that is the commit. Where
+        the connection has become one that closes (a drain began while the upstream was awaited), the head says so.
         """
+        if keep_alive and self._edge.last_request:
+            keep_alive = False
+            head = _closing(head)
         self._status = status
         self._keep_alive = keep_alive and framing != "eof"
         self._chunks = framing == "chunked"
-        self._eof_framed = framing == "eof"
+        self._edge.open_ended = framing == "eof"
         return head
 
     def send(self, head: bytes, data: bytes, *, last: bool) -> None:
@@ -64,6 +68,7 @@ class DownstreamResponse(web.StreamResponse):
             channel.write(data)
         if last:
             self.ended = True
+            self._edge.open_ended = False
 
     @property
     def blocked(self) -> bool:
@@ -82,10 +87,7 @@ class DownstreamResponse(web.StreamResponse):
     def cut(self) -> None:
         """Break off so that the client sees it is not whole: FIN without an end, RST where EOF is the end."""
         self._keep_alive = False
-        if self._eof_framed:
-            self._edge.reset()
-        else:
-            self._edge.force_close()
+        self._edge.force_close()
 
     def close_after(self) -> None:
         """Close the connection when the answer is over (an unread body is drained first, for LINGERING_S)."""
@@ -97,3 +99,10 @@ class DownstreamResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Done already."""
+
+
+def _closing(head: bytes) -> bytes:
+    """A head that keeps its connection, as one that closes it."""
+    kept = connection_line(keep_alive=True, http_1_0=True)
+    lines = head[: -len(kept)] if head.endswith(kept) else head[:-2]
+    return lines + connection_line(keep_alive=False, http_1_0=False)

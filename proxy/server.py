@@ -11,7 +11,8 @@ from aiohttp import web
 
 from proxy import tcp
 from proxy.config.snapshot import Limits
-from proxy.edge import MAX_HEADERS, READ_BUFFER_BYTES, Edge
+from proxy.edge import READ_BUFFER_BYTES, Edge
+from proxy.intake import MAX_HEADERS
 
 LINGERING_S: Final = 5.0
 """How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
@@ -26,6 +27,8 @@ class EdgeServer(web.Server):
         super().__init__(handler, handler_cancellation=True)
         self.limits = limits
         self.live: set[Edge] = set()
+        self.surplus = 0
+        """How many of them came above `max_connections`."""
         self.draining = False
         self._options = dict(
             loop=self._loop,
@@ -39,7 +42,8 @@ class EdgeServer(web.Server):
             read_bufsize=READ_BUFFER_BYTES,
             **options,
         )
-        # A tenth of the shortest limit, so that none is overrun by more; a sweep of 20,000 connections takes ~10 ms.
+        # A tenth of the shortest limit, so that none is overrun by more than two of them (a wait is seen by one sweep
+        # and judged by another); a sweep of 20,000 connections takes ~10 ms.
         waits = (limits.head_timeout_ms, limits.body_idle_timeout_ms, limits.write_idle_timeout_ms)
         self._tick_s = min(1.0, max(0.02, min((w for w in waits if w), default=10000) / 10000))
         self._timer = self._loop.call_later(self._tick_s, self._sweep)
@@ -55,15 +59,15 @@ class EdgeServer(web.Server):
             raise RuntimeError("this version of aiohttp does not take the server's settings")
 
     @property
-    def over_limit(self) -> bool:
-        """Whether there are more connections than `max_connections`: requests are answered 503 and closed."""
-        return len(self.live) > self.limits.max_connections
+    def full(self) -> bool:
+        """There are as many connections as may stay: what comes now is answered 503 and closed."""
+        return len(self.live) - self.surplus >= self.limits.max_connections
 
     def _sweep(self) -> None:
+        self._timer = self._loop.call_later(self._tick_s, self._sweep)
         now = time.monotonic()
         for edge in tuple(self.live):
             edge.sweep(now, self.limits)
-        self._timer = self._loop.call_later(self._tick_s, self._sweep)
 
     def close_idle(self) -> int:
         """Close the connections that carry no request (drain). Answers how many still carry one."""

@@ -19,6 +19,7 @@ FUNCTION_LINES_MAX = 60
 
 AIOHTTP_ROOMS = (
     "proxy.edge",
+    "proxy.intake",
     "proxy.downstream",
     "proxy.server",
     "proxy.handler",
