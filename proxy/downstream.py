@@ -35,11 +35,11 @@ class DownstreamResponse(web.StreamResponse):
         Answers the head for the caller to `send`, alone or with the first piece of the body: that is the commit. Where
         the connection has become one that closes (a drain began while the upstream was awaited), the head says so.
         """
-        if keep_alive and self._edge.last_request:
-            keep_alive = False
+        self._keep_alive = keep_alive and framing != "eof"
+        if self._keep_alive and self._edge.last_request:
+            self._keep_alive = False
             head = _closing(head)
         self._status = status
-        self._keep_alive = keep_alive and framing != "eof"
         self._chunks = framing == "chunked"
         self._edge.open_ended = framing == "eof"
         return head

@@ -158,23 +158,26 @@ async def test_a_cut_answer_to_a_running_upload_is_no_fault_of_the_gateway(capfd
 # -- drain -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("old", [False, True])
-async def test_an_answer_that_comes_while_draining_says_that_it_is_the_last(old: bool) -> None:
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("answer_bytes", [OK, CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"], ids=["length", "chunked"])
+async def test_an_answer_that_comes_while_draining_says_that_it_is_the_last(
+    version: bytes, answer_bytes: bytes
+) -> None:
     arrived, go = asyncio.Event(), asyncio.Event()
     async with (
-        Scripted(ReadRequest(), Tell(arrived), Wait(go), Send(OK)) as upstream,
+        Scripted(ReadRequest(), Tell(arrived), Wait(go), Send(answer_bytes)) as upstream,
         running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
         connect(worker.port) as client,
     ):
-        client.send(post(b"{}", b"Connection: keep-alive", version=b"1.0" if old else b"1.1"))
+        client.send(post(b"{}", b"Connection: keep-alive", version=version))
         await asyncio.wait_for(arrived.wait(), 10)
         worker.server.draining = True
         go.set()
-        answer = await client.answer()
+        answer = await client.head()
         assert answer.headers["connection"] == "close"
         assert answer.head.count(b"onnection:") == 1
-        assert answer.body == b"{}"
-        assert await client.rest() == (b"", "fin")
+        body, end = await client.rest()
+        assert (b"{}" in body, end) == (True, "fin")
 
 
 # -- limits that were judged wrongly ---------------------------------------------------------------------------------

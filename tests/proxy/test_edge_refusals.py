@@ -1,4 +1,4 @@
-"""Refusals and interim answers at the edge, with raw sockets: who gets none, and which need not close the connection."""
+"""Refusals and interim answers at the edge, with raw sockets: who gets none, which close the connection."""
 
 import pytest
 
