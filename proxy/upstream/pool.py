@@ -26,7 +26,8 @@ class Pool:
 
     `connect_timeout_ms` bounds the wait for a place and the wait for a connection, each; 0 = no limit.
     `max_connections` counts idle ones and those being made too, 0 = no limit. `clock` gives seconds, monotonic.
-    Raises OSError where the address's authorities cannot be read.
+    Raises AuthoritiesError where the address's authorities cannot be read: whoever adopts a configuration makes its
+    pools then, and not under the first request.
     """
 
     def __init__(
