@@ -6,6 +6,7 @@ what an upstream must not see (`baggage`; trace headers where the service does n
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Protocol
 
 Lines = Iterable[tuple[bytes, bytes]]
@@ -156,6 +157,16 @@ def request_head(
 
 def narrow_codings(value: bytes) -> bytes:
     """An `Accept-Encoding` value without the codings that the scanners cannot read; empty if none is left."""
+    return _narrowed(value) if len(value) <= _REMEMBERED_BYTES else _narrowed.__wrapped__(value)
+
+
+_REMEMBERED_BYTES: Final = 64
+"""Of a value of Accept-Encoding: browsers send 23, SDKs up to 30. With the 256 that are remembered, at most 16 KiB."""
+
+
+@lru_cache(maxsize=256)
+def _narrowed(value: bytes) -> bytes:
+    """Remembered, because working it out takes a quarter of the time of a whole request head (0.85 of 3.3 µs)."""
     kept = [
         item.strip()
         for item in value.split(b",")

@@ -63,6 +63,31 @@ def test_a_services_coding_replaces_the_clients() -> None:
     assert asked(client, own, pass_codings=False) == [b"x-b: 1", b"accept-encoding: identity"]
 
 
+@pytest.mark.parametrize(
+    ("value", "narrowed"),
+    [
+        (b"gzip, deflate, br, zstd", b"gzip, deflate"),
+        (b"br;q=1.0 , GZIP;q=0.5,identity; q=0", b"GZIP;q=0.5, identity; q=0"),
+        (b"br", b""),
+        (b"*", b""),
+        (b"", b""),
+        (b"br," * 100 + b"gzip", b"gzip"),
+    ],
+)
+def test_codings_are_narrowed_to_what_can_be_read(value: bytes, narrowed: bytes) -> None:
+    for _ in range(2):  # worked out, and remembered
+        assert headers.narrow_codings(value) == narrowed
+
+
+def test_what_is_remembered_of_codings_is_bounded() -> None:
+    for number in range(300):
+        headers.narrow_codings(b"gzip, x-%d" % number)
+    full = headers._narrowed.cache_info()
+    headers.narrow_codings(b"gzip, " + b"x" * 1000)
+    assert headers._narrowed.cache_info() == full
+    assert full.currsize == full.maxsize == 256
+
+
 def test_what_is_learnt_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     fates = headers._Fates({b"te": headers.DROP})
     monkeypatch.setattr(headers, "_UPSTREAM", fates)
