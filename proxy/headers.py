@@ -6,6 +6,7 @@ what an upstream must not see (`baggage`; trace headers where the service does n
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Protocol
 
 Lines = Iterable[tuple[bytes, bytes]]
@@ -41,7 +42,7 @@ CODINGS: Final = 2
 TRACE: Final = 3
 """Passed where the service asks for it."""
 LENGTH: Final = 4
-"""Content-Length of a response: passed where the framing stays."""
+"""Content-Length of a response: passed where the framing stays, and whatever `Connection` names: it is the framing."""
 CONNECTION: Final = 5
 """Dropped, and what it names too."""
 
@@ -49,10 +50,12 @@ CONNECTION: Final = 5
 class _Fates(dict[bytes, int]):
     """Fate by name, as it is written: learnt once for each spelling, so that a line costs one look-up.
 
-    Bounded: clients choose the spellings, so beyond MAX_SPELLINGS a fate is worked out each time.
+    Bounded: clients choose the spellings, so beyond MAX_SPELLINGS, and for names over MAX_NAME_BYTES, a fate is worked
+    out each time. Together at most 64 KiB of names; real ones have up to 40 bytes.
     """
 
     MAX_SPELLINGS: Final = 1024
+    MAX_NAME_BYTES: Final = 64
 
     def __init__(self, special: dict[bytes, int]) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class _Fates(dict[bytes, int]):
     def __missing__(self, name: bytes) -> int:
         lowered = name.lower()
         fate = DROP if lowered.startswith(OWN_PREFIX) else self._special.get(lowered, PASS)
-        if len(self) < self.MAX_SPELLINGS:
+        if len(self) < self.MAX_SPELLINGS and len(name) <= self.MAX_NAME_BYTES:
             self[name] = fate
         return fate
 
@@ -137,7 +140,7 @@ def request_head(
             )
         elif fate == CODINGS:
             narrowed = narrow_codings(value) if pass_codings else b""
-            if narrowed:
+            if narrowed and b"accept-encoding" not in dropped:
                 parts += (name, b": ", narrowed, b"\r\n")
         elif fate == TRACE and pass_trace and name.lower() not in dropped:
             parts += (name, b": ", value, b"\r\n")
@@ -154,6 +157,16 @@ def request_head(
 
 def narrow_codings(value: bytes) -> bytes:
     """An `Accept-Encoding` value without the codings that the scanners cannot read; empty if none is left."""
+    return _narrowed(value) if len(value) <= _REMEMBERED_BYTES else _narrowed.__wrapped__(value)
+
+
+_REMEMBERED_BYTES: Final = 64
+"""Of a value of Accept-Encoding: browsers send 23, SDKs up to 30. With the 256 that are remembered, at most 16 KiB."""
+
+
+@lru_cache(maxsize=256)
+def _narrowed(value: bytes) -> bytes:
+    """Remembered, because working it out takes a quarter of the time of a whole request head (0.85 of 3.3 µs)."""
     kept = [
         item.strip()
         for item in value.split(b",")
@@ -173,17 +186,18 @@ def response_head(
     """The head for the client: the upstream's lines as they came, `added` (whole lines), and our own framing.
 
     `framing`: length keeps the upstream's Content-Length; chunked and eof drop it; none keeps it as information
-    (HEAD, 304).
+    (HEAD, 304), but for a 204, which must not have one (RFC 9110 §8.6).
     """
     parts = [b"HTTP/1.1 %d %s\r\n" % (upstream.status, upstream.reason)]
     dropped = connection_named(upstream.connection)
-    keep_length = framing in ("length", "none")
+    keep_length = framing == "length" or (framing == "none" and upstream.status != 204)
     fates = _DOWNSTREAM
     for name, value in upstream.headers:
         fate = fates[name]
-        if not (fate == PASS or (fate == LENGTH and keep_length)):
-            continue
-        if not dropped or name.lower() not in dropped:
+        if fate == PASS:
+            if not dropped or name.lower() not in dropped:
+                parts += (name, b": ", value, b"\r\n")
+        elif fate == LENGTH and keep_length:
             parts += (name, b": ", value, b"\r\n")
     parts.append(added)
     if framing == "chunked":

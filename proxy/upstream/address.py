@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Final
 
 from proxy.errors import UpstreamError
@@ -20,6 +20,13 @@ _ALPN: Final = ["http/1.1"]
 """Said outright, so that no server chooses h2 for us."""
 
 SockAddress = tuple[socket.AddressFamily, str, int]
+
+
+class AuthoritiesError(OSError):
+    """The authorities that a service names cannot be read. The text names the file and says why, in one line.
+
+    It belongs behind `services[i].tls.ca: `, which only the configuration can say.
+    """
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,17 @@ class Address:
 
     @cached_property
     def tls(self) -> ssl.SSLContext | None:
-        """Made once: loading the system's authorities takes some 20 ms. Raises OSError for a bad file."""
+        """Made once. Raises AuthoritiesError."""
         if self.scheme != "https":
             return None
-        context = ssl.create_default_context(cafile=self.tls_ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(_ALPN)
-        return context
+        if self.tls_ca is None:
+            return _system_tls()
+        try:
+            return _tls(self.tls_ca)
+        except ssl.SSLError as error:  # OpenSSL's own text tells nobody anything
+            raise AuthoritiesError(f"{self.tls_ca!r} cannot be used: it holds no PEM certificates") from error
+        except OSError as error:
+            raise AuthoritiesError(f"{self.tls_ca!r} cannot be used: {error.strerror}") from error
 
     async def connect(self, factory: Callable[[], Connection], timeout_ms: int) -> Connection:
         """A new connection, TLS included, within `timeout_ms` (0 = no limit) for resolving and all tries together.
@@ -84,9 +95,27 @@ class Address:
             raise UpstreamError(
                 "connect_failed", "cannot connect to the upstream: its name was not resolved in time"
             ) from None
+        except UnicodeError:  # an empty label (a..b) or one over 63 bytes: not even asked for
+            raise UpstreamError(
+                "connect_failed", "cannot connect to the upstream: the service's host is no valid name"
+            ) from None
         except OSError as error:
             raise UpstreamError("connect_failed", f"cannot connect to the upstream: {_reason(error)}") from None
         return [(family, str(address[0]), int(address[1])) for family, _, _, _, address in infos]
+
+
+def _tls(authorities: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=authorities)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(_ALPN)
+    return context
+
+
+@cache
+def _system_tls() -> ssl.SSLContext:
+    """One for all services: loading the system's authorities takes some 20 ms. A file of a service's own is read again
+    for each address, because it may have changed when the configuration is loaded again."""
+    return _tls(None)
 
 
 def _reason(error: OSError) -> str:

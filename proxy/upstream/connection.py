@@ -169,8 +169,8 @@ class Connection(asyncio.Protocol):
         """The next bytes of the body, b"" at its end. Chunk framing is taken off, content codings are left alone.
 
         Raises UpstreamError, after everything that came before the fault was read: `upstream_reset`,
-        `upstream_truncated` (closed in good order before the end, or malformed) or `upstream_timeout` (no byte for the
-        idle timeout; the clock stands still while reading is paused because the caller does not keep up).
+        `upstream_truncated` (closed before the end or, over TLS, without saying so; malformed) or `upstream_timeout`
+        (no byte for the idle timeout; the clock stands still while reading is paused, as the caller does not keep up).
         """
         response = self._response
         while not response.pieces:
@@ -329,7 +329,8 @@ class Connection(asyncio.Protocol):
             _wake(self._write_waiter)
 
     def eof_received(self) -> None:
-        if not self._busy or self._response.end():
+        announced = self._hear_out()
+        if not self._busy or self._response.complete or (announced and self._response.end()):
             self._close()
         elif self._response.head is None:
             when = "in the middle of" if self.response_started else "before"
@@ -352,16 +353,18 @@ class Connection(asyncio.Protocol):
         else:
             self._fail("upstream_reset", f"the upstream reset the connection before the end of its response ({exc})")
 
-    def _hear_out(self) -> None:
-        """Writing failed: take what had come before that."""
-        if self._busy and not self._response.complete and self._transport is not None:
-            data = leftover(self._transport)
-            if data:
-                self.response_started = True
-                try:
-                    self._response.feed(data)
-                except ResponseError:
-                    pass  # the reset is the better reason
+    def _hear_out(self) -> bool:
+        """Take what had come and was not read; see `leftover` for that and the answer."""
+        if not self._busy or self._response.complete or self._transport is None:
+            return True
+        data, announced = leftover(self._transport)
+        if data:
+            self.response_started = True
+            try:
+                self._response.feed(data)
+            except ResponseError:
+                pass  # the end is the better reason
+        return announced
 
     def pause_writing(self) -> None:
         self._writing_paused = True

@@ -26,7 +26,8 @@ class Pool:
 
     `connect_timeout_ms` bounds the wait for a place and the wait for a connection, each; 0 = no limit.
     `max_connections` counts idle ones and those being made too, 0 = no limit. `clock` gives seconds, monotonic.
-    Raises OSError where the address's authorities cannot be read.
+    Raises AuthoritiesError where the address's authorities cannot be read: whoever adopts a configuration makes its
+    pools then, and not under the first request.
     """
 
     def __init__(
@@ -131,12 +132,13 @@ class Pool:
 
     def _offer(self, connection: Connection) -> None:
         """Give an unoccupied connection to who waits, else keep it."""
-        if self._waiters:
-            if next(iter(self._waiters.values())):
-                connection.abort()  # a fresh one is wanted: it can have the place
-            else:
-                waiter, _ = self._waiters.popitem(last=False)
-                waiter.set_result(connection)
+        waiter = self._first_waiter()
+        if waiter is not None and not self._waiters[waiter]:
+            del self._waiters[waiter]
+            waiter.set_result(connection)
+            return
+        if waiter is not None or self._closed:
+            connection.abort()  # a fresh one is wanted, which can have the place; or none will be wanted any more
             return
         connection.idle_since = self._clock()
         self._idle[connection] = None
@@ -163,10 +165,24 @@ class Pool:
 
     def _give_place(self) -> None:
         """A place is free: to the first who waits, if any."""
-        if self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
+        waiter = self._first_waiter()
+        if waiter is not None:
+            del self._waiters[waiter]
             self._connecting += 1
             waiter.set_result(None)
+
+    def _first_waiter(self) -> asyncio.Future[Connection | None] | None:
+        """Who waits longest and still does.
+
+        Cancelling a task (a client left, the wait timed out) cancels its future at once, but the task runs, and takes
+        it out of `_waiters`, a turn of the loop later: what is given in between would be lost.
+        """
+        while self._waiters:
+            waiter = next(iter(self._waiters))
+            if not waiter.done():
+                return waiter
+            del self._waiters[waiter]
+        return None
 
     async def _wait(self, fresh: bool) -> Connection | None:
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()

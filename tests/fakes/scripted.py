@@ -10,6 +10,7 @@ connection is set when the other side is gone, so that no test has to sleep.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -83,11 +84,16 @@ class Fin:
 
 
 @dataclass(frozen=True)
+class BareFin:
+    """Close the TCP connection for writing, whatever TLS thinks: without close_notify, or right behind it after Fin."""
+
+
+@dataclass(frozen=True)
 class Reset:
     """Close with a TCP reset."""
 
 
-Step = ReadHead | ReadBody | ReadRequest | ReadToEnd | Send | Breathe | Wait | Tell | Stall | Fin | Reset
+Step = ReadHead | ReadBody | ReadRequest | ReadToEnd | Send | Breathe | Wait | Tell | Stall | Fin | BareFin | Reset
 
 
 @dataclass
@@ -215,6 +221,9 @@ class Scripted:
                     writer.write_eof()
                 else:
                     writer.close()
+            case BareFin():
+                with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+                    connection.shutdown(socket.SHUT_WR)
             case Reset():
                 connection = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

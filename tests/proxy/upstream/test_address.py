@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import UpstreamError
-from proxy.upstream.address import Address
+from proxy.upstream.address import Address, AuthoritiesError
 from tests.fakes.certificates import Authority
 from tests.fakes.scripted import ReadHead, Scripted, Send, Unaccepting
 from tests.proxy.upstream.conftest import NewPool
@@ -49,6 +49,12 @@ async def test_stalls(new_pool: NewPool) -> None:
     with Unaccepting() as listener:
         error = await failure(new_pool(listener.port, connect_timeout_ms=30))
         assert "no connection within 30 ms" in error.message
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", ".a", "a" * 64 + ".invalid"])
+async def test_impossible_name(new_pool: NewPool, host: str) -> None:
+    error = await failure(new_pool(80, host=host))
+    assert error.message == "cannot connect to the upstream: the service's host is no valid name"
 
 
 async def test_unknown_name(new_pool: NewPool) -> None:
@@ -194,9 +200,22 @@ async def test_tls_context(authority: Authority) -> None:
 
 
 async def test_authorities_that_cannot_be_read(new_pool: NewPool, tmp_path: Path) -> None:
-    """An error when the pool is made, not of the first request."""
-    broken = tmp_path / "ca.pem"
+    """An error when the pool is made, not of the first request; one line that names the file."""
+    broken, missing = tmp_path / "ca.pem", tmp_path / "missing.pem"
     broken.write_text("no certificate")
-    for path in (broken, tmp_path / "missing.pem"):
-        with pytest.raises(OSError):  # noqa: PT011  (ssl.SSLError and FileNotFoundError)
+    for path, reason in (
+        (broken, "it holds no PEM certificates"),
+        (missing, "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(AuthoritiesError) as raised:
             new_pool(443, scheme="https", tls_ca=path)
+        assert str(raised.value) == f"{str(path)!r} cannot be used: {reason}"
+
+
+async def test_system_authorities_are_loaded_once_and_files_each_time(authority: Authority) -> None:
+    one, other = (Address("https", host, 443) for host in ("a.invalid", "b.invalid"))
+    assert one.tls is other.tls
+    own, again = (Address("https", "a.invalid", 443, str(authority.ca_file)) for _ in range(2))
+    assert own.tls is not again.tls
+    assert own.tls is not one.tls
