@@ -23,7 +23,7 @@ from proxy.children import ChildSpec, python_module
 from proxy.config.complaints import ConfigError
 from proxy.config.file import load, parse
 from proxy.config.model import Document
-from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, runtime_directory
+from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, remove_abandoned, runtime_directory
 from proxy.sockets import AddressError, Listeners, listen_alone
 from proxy.state import Adopted, StateError, StateFolder
 from proxy.supervisor import Plan, Supervisor
@@ -51,6 +51,9 @@ def serve(path: Path, *, workers: int | None = None, listen: str | None = None) 
         except (AddressError, StateError, RuntimeDirectoryError) as error:
             return _refuse(BAD_MACHINE, f"sluiceway: {error}")
         set_up("supervisor", runtime=runtime)
+        if abandoned := remove_abandoned(runtime):
+            folders = [str(folder) for folder in abandoned]
+            get_logger(__name__).warning("removed_abandoned", folders=folders, hint="their supervisors were killed")
         plan = plan_of(document, adopted, runtime, listeners, admin.fileno())
         return asyncio.run(Supervisor(plan, get_logger(__name__)).run())
 

@@ -216,7 +216,11 @@ class Supervisor:
 
     async def _drain(self) -> None:
         plan = self._plan
-        (plan.runtime / runtime.DRAINING).touch()
+        try:
+            (plan.runtime / runtime.DRAINING).touch()
+        except OSError as error:  # removed behind our back, or the disk is full: what runs ends well all the same
+            hint = "keep whatever removed or filled it away from there; control's /readyz may say 200 a moment longer"
+            self._log.error("runtime_damaged", folder=str(plan.runtime), error=error.strerror, hint=hint)
         plan.listeners.close()
         if self._exit_code != DRAINED:  # a refused start: nothing to finish
             self._kill(self._children)

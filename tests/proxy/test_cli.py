@@ -235,6 +235,20 @@ def test_serves_drains_and_leaves_nothing(serve: Callable[..., Gateway], tmp_pat
     assert "k-123" not in (tmp_path / "state" / "last-good.yaml").read_text()
 
 
+def test_a_start_removes_what_a_killed_gateway_left(serve: Callable[..., Gateway], tmp_path: Path) -> None:
+    killed = serve("--workers", "1")
+    killed.wait("ready")
+    killed.process.kill()
+    assert killed.end() == -signal.SIGKILL
+    (left,) = tmp_path.glob("sluiceway-run-*")
+    gateway = serve("--workers", "1")
+    assert gateway.wait("removed_abandoned")["folders"] == [str(left)]
+    gateway.wait("ready")
+    gateway.process.terminate()
+    assert gateway.end() == 0
+    assert not list(tmp_path.glob("sluiceway-*"))
+
+
 def test_a_second_gateway_needs_a_state_folder_of_its_own(
     serve: Callable[..., Gateway], configuration: Callable[..., Path], tmp_path: Path
 ) -> None:

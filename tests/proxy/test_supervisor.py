@@ -6,6 +6,7 @@ Tests wait for lines: those of the supervisor's log, and those in which children
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -233,6 +234,19 @@ def test_drains_workers_then_observers_then_control(
     ]
     assert order == sorted(order)
     assert not run.logged("killed")
+
+
+def test_drains_though_the_runtime_directory_is_gone(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[[*READY, "slow", f"fifo={gate}"]], observers=[[]])
+    run.wait(event="ready")
+    shutil.rmtree(run.folder)
+    run.process.terminate()
+    run.wait(child="worker-0", verb="got")
+    gate.write_text("go\n")
+    assert run.end() == 0
+    assert run.of("worker-0", "finished")
+    assert run.logged("runtime_damaged")[0]["folder"] == str(run.folder)
 
 
 def test_the_port_is_free_once_the_workers_have_closed_it(host: Callable[..., Host], tmp_path: Path) -> None:
