@@ -2,7 +2,8 @@
 
     GET /metrics    Prometheus, of all processes of the host
     GET /healthz    200 while this process runs
-    GET /readyz     200 while every worker serves the current generation and nobody drains, else 503; says which
+    GET /readyz     200 while every worker serves the current generation, shows a heartbeat and nobody drains, else
+                    503; says which
 
 It only reads what others leave in the runtime directory: the board (shared memory), the observers' metric files, and
 the file `draining`. So it needs no answer from a worker or an observer, and probes stay quick when those are busy.
@@ -33,6 +34,7 @@ from observability.log import get_logger, set_up
 from proxy import runtime
 from proxy.config.complaints import ConfigError
 from proxy.config.file import load
+from proxy.heartbeat import now_ms, silent_slots
 
 BAD_CONFIGURATION = 2
 """Exit code."""
@@ -67,8 +69,15 @@ def application(host: Host) -> web.Application:
         draining = (host.runtime / runtime.DRAINING).exists()
         workers = [{"slot": slot, "generation": row[Cell.GENERATION]} for slot, row in enumerate(host.board.rows())]
         waiting_for = [worker["slot"] for worker in workers if worker["generation"] != host.generation]
-        ready = not draining and not waiting_for
-        facts = {"draining": draining, "generation": host.generation, "waiting_for": waiting_for, "workers": workers}
+        silent = silent_slots(host.board, now_ms())
+        ready = not (draining or waiting_for or silent)
+        facts = {
+            "draining": draining,
+            "generation": host.generation,
+            "waiting_for": waiting_for,
+            "silent": silent,
+            "workers": workers,
+        }
         return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", **facts})
 
     async def metrics(request: web.Request) -> web.Response:

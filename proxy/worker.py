@@ -31,6 +31,7 @@ from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
 from proxy.handler import Handler
+from proxy.heartbeat import beat
 from proxy.pipeline import Pipeline
 from proxy.runtime import METRICS
 from proxy.server import EdgeServer
@@ -93,6 +94,7 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked at again by every full collection
         self._row[Cell.GENERATION] = arguments.generation
+        beat(self._row, loop)
         _log.info("worker_ready", slot=arguments.slot, pid=os.getpid(), generation=arguments.generation)
         await self._stop.wait()
         await self._drain(listener, server, handler, middleware)
@@ -110,6 +112,7 @@ class Worker:
         """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
         document = self._document
         handler.ready = False
+        self._row[Cell.GENERATION] = 0  # whoever looks at the board knows too, should we be the only one that drains
         _log.info("worker_draining", slot=self._arguments.slot, active=self._row[Cell.ACTIVE])
         await asyncio.sleep(document.drain_delay_ms / 1000)
         server.draining = True

@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient
 
 from observability.board import Board, Cell
 from proxy.control import Host, application
+from proxy.heartbeat import SILENT_AFTER_S, now_ms
 
 Client = TestClient[web.Request, web.Application]
 GENERATION = 4
@@ -59,8 +60,22 @@ async def test_readyz_is_about_every_worker(
         "draining": False,
         "generation": GENERATION,
         "waiting_for": waiting_for,
+        "silent": [],
         "workers": [{"slot": slot, "generation": generation} for slot, generation in enumerate(generations)],
     }
+
+
+async def test_readyz_names_the_worker_whose_loop_stands_still(
+    start: Callable[..., Awaitable[Client]], board: Board
+) -> None:
+    serving(board, 4, 4)
+    client = await start()
+    for age_s, silent in ((1.0, []), (SILENT_AFTER_S + 1, [1])):
+        board.row(0)[Cell.HEARTBEAT] = now_ms()
+        board.row(1)[Cell.HEARTBEAT] = now_ms() - int(age_s * 1000)
+        response = await client.get("/readyz")
+        assert response.status == (503 if silent else 200)
+        assert (await response.json())["silent"] == silent
 
 
 async def test_readyz_fails_from_the_moment_a_drain_begins(

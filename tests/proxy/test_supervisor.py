@@ -209,6 +209,67 @@ def test_connections_go_to_the_others_while_a_worker_cannot_be_started(host: Cal
             assert connection.recv(64) == b"worker-0"
 
 
+# Silence
+
+SERVING = [*READY, "beats", "answer={fd}"]
+
+
+def ask(run: Host) -> bytes:
+    """Who answers a new connection."""
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    with socket.create_connection((host_name, int(port)), timeout=PATIENCE_S) as connection:
+        return connection.recv(64)
+
+
+def test_a_silent_worker_gets_no_connections_until_it_is_back(host: Callable[..., Host]) -> None:
+    run = host(workers=[SERVING, SERVING], silent_after_s=1.0)
+    run.wait(event="ready")
+    victim = int(run.of("worker-1")[0])
+    os.kill(victim, signal.SIGSTOP)
+    line = run.wait(event="worker_silent")
+    assert (line["child"], line["child_pid"], line["muted"]) == ("worker-1", victim, True)
+    assert {ask(run) for _ in range(32)} == {b"worker-0"}
+    os.kill(victim, signal.SIGCONT)
+    run.wait(event="worker_back", child="worker-1")
+    assert {ask(run) for _ in range(32)} == {b"worker-0", b"worker-1"}
+    assert len(run.logged("worker_silent")) == 1
+    assert len(run.of("worker-1")) == 1
+
+
+def test_the_last_that_listens_is_not_muted(host: Callable[..., Host]) -> None:
+    """Connections that wait for it may still be served; refused ones are not."""
+    run = host(workers=[SERVING], silent_after_s=1.0)
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-0")[0]), signal.SIGSTOP)
+    assert run.wait(event="worker_silent")["muted"] is False
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    with socket.create_connection((host_name, int(port)), timeout=PATIENCE_S) as connection:
+        os.kill(int(run.of("worker-0")[0]), signal.SIGCONT)
+        assert connection.recv(64) == b"worker-0"
+
+
+def test_a_worker_that_stays_silent_is_killed_and_started_again(host: Callable[..., Host]) -> None:
+    run = host(workers=[SERVING, SERVING], silent_after_s=0.5, stuck_after_s=1.0)
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-1")[0]), signal.SIGSTOP)
+    run.wait(event="worker_stuck", child="worker-1")
+    assert run.wait(event="restarting", child="worker-1")["how"] == "SIGKILL"
+    run.wait_for_start(2, "worker-1")
+    names = {ask(run) for _ in range(32)}
+    assert names == {b"worker-0", b"worker-1"}
+
+
+def test_a_worker_that_leaves_by_itself_gets_no_connections(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[SERVING, [*READY, "beats", "leaves={fd}", "slow", f"fifo={gate}"]])
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-1")[0]), signal.SIGTERM)
+    run.wait(event="worker_leaving", child="worker-1")
+    assert {ask(run) for _ in range(32)} == {b"worker-0"}
+    gate.write_text("go\n")
+    assert run.wait(event="restarting", child="worker-1")["how"] == "exit code 0"
+
+
 # Drain
 
 
