@@ -79,6 +79,7 @@ class Plan:
     """One, or none in a test."""
     drain_delay_s: float
     drain_timeout_s: float
+    """0: none; workers may take as long as their requests do."""
     worker_grace_s: float = 10.0
     """After both: a worker has cut what still ran, and waits up to 5 s for an observer to take its last records."""
     silent_after_s: float = SILENT_AFTER_S
@@ -242,13 +243,14 @@ class Supervisor:
         plan.listeners.close()
         if self._exit_code != DRAINED:  # a refused start: nothing to finish
             self._kill(self._children)
-        await self._end(self._workers, plan.drain_delay_s + plan.drain_timeout_s + plan.worker_grace_s)
+        limit_s = plan.drain_delay_s + plan.drain_timeout_s + plan.worker_grace_s
+        await self._end(self._workers, limit_s if plan.drain_timeout_s else None)
         await self._end(self._observers, OBSERVER_GRACE_S)
         await self._end(self._control, CONTROL_GRACE_S)
         self._log.info("stopped", exit_code=self._exit_code, dropped_records=_dropped(plan.board))
 
-    async def _end(self, children: Sequence[Child], grace_s: float) -> None:
-        """Ask them to end, wait, and kill who does not."""
+    async def _end(self, children: Sequence[Child], grace_s: float | None) -> None:
+        """Ask them to end, wait (None: without limit), and kill who does not."""
         for child in children:
             child.signal(signal.SIGTERM)
         if await _ended(children, grace_s):
@@ -271,7 +273,7 @@ class Supervisor:
             self._exit_code = self._exit_code or KILLED
 
 
-async def _ended(children: Sequence[Child], timeout_s: float) -> bool:
+async def _ended(children: Sequence[Child], timeout_s: float | None) -> bool:
     """Wait until none of them has a process; False if one still has after `timeout_s`."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -93,8 +93,8 @@ class Watch:
         drains = bool(heartbeat) and not row[Cell.GENERATION]  # it wrote its generation before its first heartbeat
         if drains and not seen.leaving and not self.draining:
             seen.leaving = True
-            self._log.warning("worker_leaving", **_who(child), hint="it drains though the gateway does not")
             self._listeners.park(slot)
+            self._log.warning("worker_leaving", **_who(child), hint="it drains though the gateway does not")
 
     def _judge_silence(self, slot: int, seen: _Seen) -> None:
         child = self._workers[slot]

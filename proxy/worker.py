@@ -4,12 +4,14 @@ Serves one inherited listening socket with `EdgeServer`, hands its records to an
 board. It needs nothing but its configuration file and that socket: observers and control may be slow, hung or dead.
 
 SIGTERM drains: `/-/readyz` fails, after `drain_delay_ms` the socket is closed, running requests finish up to
-`drain_timeout_ms`, then the records are flushed and the process ends.
+`drain_timeout_ms` (0: for ever), what is not answered by then gets a 503, then the records are flushed and the process
+ends.
 """
 
 import argparse
 import asyncio
 import gc
+import math
 import os
 import signal
 import socket
@@ -41,6 +43,8 @@ _log = get_logger(__name__)
 
 FLUSH_S = 5.0
 """How long a stopping worker waits for an observer to take its last records."""
+LAST_WORDS_S = 1.0
+"""How long those who are cut may take to read why: a client in the middle of an upload must find its end first."""
 BUSY_CHECK_S = 0.02
 """How often a drain looks whether the last request is over."""
 
@@ -117,18 +121,25 @@ class Worker:
         await asyncio.sleep(document.drain_delay_ms / 1000)
         server.draining = True
         listener.close()
-        deadline = time.monotonic() + document.drain_timeout_ms / 1000
-        while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
-            await asyncio.sleep(BUSY_CHECK_S)
+        await _quiet(server, document.drain_timeout_ms / 1000 or math.inf)
         if server.live:
             _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
-            middleware.stopping = True
+            handler.stopping = middleware.stopping = True
+            server.cut_running()
+            await _quiet(server, LAST_WORDS_S)
         server.stop_sweeping()
         await server.shutdown(0.1)
         for _ in range(100):  # the handlers that were cancelled hand over their records within a few turns of the loop
             if not self._row[Cell.ACTIVE]:
                 break
             await asyncio.sleep(BUSY_CHECK_S)
+
+
+async def _quiet(server: EdgeServer, timeout_s: float) -> None:
+    """Close what is idle until nothing else is left, or for so long."""
+    deadline = time.monotonic() + timeout_s
+    while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
+        await asyncio.sleep(BUSY_CHECK_S)
 
 
 def _ignore() -> None:

@@ -28,7 +28,6 @@ from proxy.heartbeat import now_ms
 def main() -> None:
     name, *words = sys.argv[1:]
     options = dict(word.partition("=")[::2] for word in words)
-    say(name, "started", os.getpid())
 
     def on_term(_number: int, _frame: FrameType | None) -> None:
         if "leaves" in options:
@@ -39,6 +38,7 @@ def main() -> None:
             sys.exit(0)
 
     signal.signal(signal.SIGTERM, on_term)
+    say(name, "started", os.getpid())
     if "exit-once" in options:
         memory = Path(options["exit-once"])
         if not memory.exists():

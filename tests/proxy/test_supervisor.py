@@ -280,6 +280,8 @@ def test_drains_workers_then_observers_then_control(
     gate = fifo(tmp_path / "gate")
     run = host(workers=[[*READY, "slow", f"fifo={gate}"], READY], observers=[[]], control=[[]])
     run.wait(event="ready")
+    for child in ("worker-0", "observer-0", "control-0"):
+        run.wait(child=child, verb="started")
     run.process.send_signal(number)
     run.wait(child="worker-0", verb="got")
     assert (run.folder / "draining").exists()
@@ -331,6 +333,17 @@ def test_a_worker_that_does_not_end_in_time_is_killed(host: Callable[..., Host])
     assert run.end() == 1
     assert run.logged("killed")[0]["child"] == "worker-0"
     assert run.of("observer-0", "got")  # it still flushes
+
+
+def test_without_a_drain_timeout_a_worker_may_take_its_time(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[[*READY, "slow", f"fifo={gate}"], [*READY, "beats"]], drain_timeout_s=0, worker_grace_s=0)
+    run.wait(event="ready")
+    run.process.terminate()
+    run.wait(event="ended", child="worker-1")  # with a limit of zero nobody would have lived to say so
+    gate.write_text("go\n")
+    assert run.end() == 0
+    assert run.of("worker-0", "finished")
 
 
 def test_a_second_signal_stops_at_once(host: Callable[..., Host]) -> None:
