@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from observability.descriptors import open_standard_descriptors
 from proxy.sockets import parse_address
 
 DESCRIPTION = """\
@@ -36,6 +37,7 @@ exit codes
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse itself exits with 2 for a command line it cannot read."""
+    open_standard_descriptors()
     options = _parser().parse_args(arguments)
     if options.command == "serve":
         from proxy.serve import serve  # noqa: PLC0415 - see the head of this module

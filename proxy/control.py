@@ -29,6 +29,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from observability.board import Board, Cell
+from observability.descriptors import open_standard_descriptors
 from observability.exposition import CONTENT_TYPE, exposition
 from observability.log import get_logger, set_up
 from proxy import runtime
@@ -111,7 +112,9 @@ async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamR
 
 def _bears(request: web.Request, token: str) -> bool:
     scheme, _, credential = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(credential.strip().encode(), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(
+        credential.strip().encode("utf-8", "surrogateescape"), token.encode()
+    )
 
 
 def _json(status: int, body: object, headers: dict[str, str] | None = None) -> web.Response:
@@ -133,6 +136,7 @@ async def run(host: Host, listener: socket.socket) -> None:
 
 def main() -> int:
     """The command line that the supervisor uses."""
+    open_standard_descriptors()
     parser = argparse.ArgumentParser(prog="python -m proxy.control", description="Started by `sluiceway serve`.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--runtime", type=Path, required=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 import uvloop
 
 from observability.board import Board, Cell
+from observability.descriptors import open_standard_descriptors
 from observability.emitter import Emitter
 from observability.log import get_logger, set_up
 from observability.middleware import ObservationMiddleware
@@ -148,6 +149,7 @@ def _ignore() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker; 2 where it cannot start, with one line that says why."""
+    open_standard_descriptors()
     parser = argparse.ArgumentParser(
         prog="proxy.worker", description="A worker of the gateway; started by its supervisor."
     )

@@ -120,6 +120,15 @@ def test_check_of_a_good_file(configuration: Callable[..., Path], tmp_path: Path
     assert sluiceway(tmp_path, "check", "-c", str(configuration())).returncode == 0
 
 
+@pytest.mark.parametrize(("closed", "arguments", "code"), [(">&-", ("version",), 0), ("2>&-", ("serve", "-c", "/"), 2)])
+def test_a_closed_stdout_or_stderr_changes_no_exit_code(
+    tmp_path: Path, closed: str, arguments: tuple[str, ...], code: int
+) -> None:
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(*arguments)]
+    ended = subprocess.run(shell, env=environment(tmp_path), capture_output=True, timeout=PATIENCE_S, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", b"")
+
+
 def test_serve_without_its_file(tmp_path: Path) -> None:
     refused = sluiceway(tmp_path, "serve", "-c", str(tmp_path / "none.yaml"))
     assert refused.returncode == 2

@@ -1,5 +1,6 @@
 """The control listener: probes, metrics, and errors in its own shape."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ async def test_a_token_guards_metrics(
     if status == 401:
         assert response.headers["www-authenticate"] == "Bearer"
         assert "admin token" in (await response.json())["error"]["message"]
+
+
+async def test_a_token_that_is_no_text_is_a_wrong_one(start: Callable[..., Awaitable[Client]]) -> None:
+    client = await start(token="s3cret")
+    assert client.port is not None
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer \xff\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    writer.close()
 
 
 async def test_a_token_does_not_guard_the_probes(start: Callable[..., Awaitable[Client]], board: Board) -> None:
