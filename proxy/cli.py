@@ -5,6 +5,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from observability.descriptors import open_standard_descriptors
 from proxy.sockets import parse_address
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`sluiceway COMMAND --help` says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    said = f"sluiceway {version('sluiceway')}"
+    parser.add_argument("--version", action="version", version=said, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
@@ -75,9 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of worker processes: 1 to 1024, usually the cores")
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible: use auto (one per core), or 1 to 1024")
     return int(text)
 
 
