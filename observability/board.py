@@ -14,7 +14,8 @@ from pathlib import Path
 
 
 class Cell(IntEnum):
-    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION and HELD_* only grow."""
+    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION, HEARTBEAT and HELD_* only
+    grow."""
 
     STARTED = 0
     """Requests that a worker began to serve (each owes one record)."""
@@ -32,11 +33,13 @@ class Cell(IntEnum):
     QUEUED_BYTES = 9
     """Records waiting for an observer."""
     GENERATION = 10
-    """The configuration generation in force in this worker; 0 before it serves."""
+    """The configuration generation in force in this worker; 0 before it serves and from the moment it drains."""
     DROPPED_SHUTDOWN = 11
     HELD_DISK_BYTES = 12
     HELD_MEMORY_BYTES = 13
     """Request bodies held for a peek or a fallback."""
+    HEARTBEAT = 14
+    """When the worker's event loop last turned, in ms of CLOCK_MONOTONIC; 0 before it serves."""
 
 
 CELLS = 16
@@ -100,6 +103,7 @@ class Board:
         lost = max(0, unhanded) + max(0, unsent)
         row[Cell.DROPPED_WORKER_LOST] += lost
         row[Cell.HANDED] = row[Cell.STARTED]
-        row[Cell.ACTIVE] = row[Cell.CONNECTIONS] = row[Cell.QUEUED_BYTES] = row[Cell.GENERATION] = 0
+        row[Cell.ACTIVE] = row[Cell.CONNECTIONS] = row[Cell.QUEUED_BYTES] = 0
+        row[Cell.GENERATION] = row[Cell.HEARTBEAT] = 0
         row[Cell.HELD_DISK_BYTES] = row[Cell.HELD_MEMORY_BYTES] = 0
         return lost

@@ -5,7 +5,9 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
+from observability.descriptors import open_standard_descriptors
 from proxy.sockets import parse_address
 
 DESCRIPTION = """\
@@ -36,6 +38,7 @@ exit codes
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse itself exits with 2 for a command line it cannot read."""
+    open_standard_descriptors()
     options = _parser().parse_args(arguments)
     if options.command == "serve":
         from proxy.serve import serve  # noqa: PLC0415 - see the head of this module
@@ -56,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`sluiceway COMMAND --help` says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    said = f"sluiceway {version('sluiceway')}"
+    parser.add_argument("--version", action="version", version=said, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
@@ -73,9 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of worker processes: 1 to 1024, usually the cores")
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible: use auto (one per core), or 1 to 1024")
     return int(text)
 
 

@@ -2,7 +2,8 @@
 
     GET /metrics    Prometheus, of all processes of the host
     GET /healthz    200 while this process runs
-    GET /readyz     200 while every worker serves the current generation and nobody drains, else 503; says which
+    GET /readyz     200 while every worker serves the current generation, shows a heartbeat and nobody drains, else
+                    503; says which
 
 It only reads what others leave in the runtime directory: the board (shared memory), the observers' metric files, and
 the file `draining`. So it needs no answer from a worker or an observer, and probes stay quick when those are busy.
@@ -28,11 +29,13 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from observability.board import Board, Cell
+from observability.descriptors import open_standard_descriptors
 from observability.exposition import CONTENT_TYPE, exposition
 from observability.log import get_logger, set_up
 from proxy import runtime
 from proxy.config.complaints import ConfigError
 from proxy.config.file import load
+from proxy.heartbeat import now_ms, silent_slots
 
 BAD_CONFIGURATION = 2
 """Exit code."""
@@ -67,8 +70,15 @@ def application(host: Host) -> web.Application:
         draining = (host.runtime / runtime.DRAINING).exists()
         workers = [{"slot": slot, "generation": row[Cell.GENERATION]} for slot, row in enumerate(host.board.rows())]
         waiting_for = [worker["slot"] for worker in workers if worker["generation"] != host.generation]
-        ready = not draining and not waiting_for
-        facts = {"draining": draining, "generation": host.generation, "waiting_for": waiting_for, "workers": workers}
+        silent = silent_slots(host.board, now_ms())
+        ready = not (draining or waiting_for or silent)
+        facts = {
+            "draining": draining,
+            "generation": host.generation,
+            "waiting_for": waiting_for,
+            "silent": silent,
+            "workers": workers,
+        }
         return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", **facts})
 
     async def metrics(request: web.Request) -> web.Response:
@@ -102,7 +112,9 @@ async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamR
 
 def _bears(request: web.Request, token: str) -> bool:
     scheme, _, credential = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(credential.strip().encode(), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(
+        credential.strip().encode("utf-8", "surrogateescape"), token.encode()
+    )
 
 
 def _json(status: int, body: object, headers: dict[str, str] | None = None) -> web.Response:
@@ -124,6 +136,7 @@ async def run(host: Host, listener: socket.socket) -> None:
 
 def main() -> int:
     """The command line that the supervisor uses."""
+    open_standard_descriptors()
     parser = argparse.ArgumentParser(prog="python -m proxy.control", description="Started by `sluiceway serve`.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--runtime", type=Path, required=True)

@@ -3,6 +3,7 @@
 Also the probes of the data listener, `/-/healthz` and `/-/readyz`, which make no record.
 """
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -38,11 +39,13 @@ class Handler:
         """The configuration for new exchanges; replaced by assignment."""
         self.ready = True
         """False while draining: `/-/readyz` says so."""
+        self.stopping = False
+        """Set when running requests are about to be cancelled because the drain took too long."""
         self._pipeline = pipeline
         self._row = row
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one request. Raises only CancelledError and ConnectionError (the client left)."""
+        """Serve one request. Raises only CancelledError and ConnectionError: the client left, or the drain cut it."""
         edge = request.protocol
         assert isinstance(edge, Edge)
         response = DownstreamResponse(edge)
@@ -61,6 +64,17 @@ class Handler:
             await self._pipeline.run(exchange)
         except GatewayError as error:
             self._fail(error, request, response, observation, exchange)
+        except asyncio.CancelledError:
+            if not self.stopping or edge.transport is None:  # the client left
+                raise
+            if response.committed:
+                if not response.ended:
+                    response.cut()
+                raise
+            if exchange is not None:
+                exchange.keep_alive = False
+            draining = GatewayError("draining", "the gateway shuts down and the request was not answered in time")
+            self._fail(draining, request, response, observation, exchange)
         except ConnectionError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the reason

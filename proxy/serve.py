@@ -20,10 +20,10 @@ from typing import Literal
 from observability.board import Board
 from observability.log import get_logger, set_up
 from proxy.children import ChildSpec, python_module
-from proxy.config.complaints import ConfigError
+from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import load, parse
 from proxy.config.model import Document
-from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, runtime_directory
+from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, remove_abandoned, runtime_directory
 from proxy.sockets import AddressError, Listeners, listen_alone
 from proxy.state import Adopted, StateError, StateFolder
 from proxy.supervisor import Plan, Supervisor
@@ -34,12 +34,12 @@ BAD_MACHINE = 3
 """Exit code: an address, the state folder, the temporary folder."""
 
 
-def serve(path: Path, *, workers: int | None = None, listen: str | None = None) -> int:
+def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: str | None = None) -> int:
     """Run the gateway until a signal ends it. `workers` and `listen` go before the file. Returns the exit code."""
     try:
         text, document = _read(path, {"workers": workers, "listen": listen})
     except ConfigError as error:
-        return _refuse(BAD_CONFIGURATION, *map(str, error.complaints))
+        return _refuse(BAD_CONFIGURATION, *(_about(path, complaint) for complaint in error.complaints))
     with ExitStack() as stack:
         try:
             listeners = Listeners(document.listen, _count(document.workers, cores()))
@@ -49,8 +49,11 @@ def serve(path: Path, *, workers: int | None = None, listen: str | None = None) 
             adopted = state.adopt(text)
             runtime = stack.enter_context(runtime_directory())
         except (AddressError, StateError, RuntimeDirectoryError) as error:
-            return _refuse(BAD_MACHINE, f"sluiceway: {error}")
+            return _refuse(BAD_MACHINE, str(error))
         set_up("supervisor", runtime=runtime)
+        if abandoned := remove_abandoned(runtime):
+            folders = [str(folder) for folder in abandoned]
+            get_logger(__name__).warning("removed_abandoned", folders=folders, hint="their supervisors were killed")
         plan = plan_of(document, adopted, runtime, listeners, admin.fileno())
         return asyncio.run(Supervisor(plan, get_logger(__name__)).run())
 
@@ -112,8 +115,13 @@ def cores(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 def _refuse(code: int, *lines: str) -> int:
     for line in lines:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"sluiceway: {line}\n")
     return code
+
+
+def _about(path: Path, complaint: Complaint) -> str:
+    """Which file it is about: in the log of an init system the line stands alone."""
+    return str(complaint) if complaint.path == str(path) else f"{path}: {complaint}"
 
 
 def _count(wish: int | Literal["auto"], automatic: int) -> int:

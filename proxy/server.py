@@ -79,6 +79,13 @@ class EdgeServer(web.Server):
                 busy += 1
         return busy
 
+    def cut_running(self) -> None:
+        """Cancel the requests that are running (the drain took too long); the handler says so where it still can."""
+        for edge in tuple(self.live):
+            task = edge._task_handler  # noqa: SLF001 - aiohttp's own shutdown closes the connection in the same breath
+            if task is not None and edge._request_in_progress:  # noqa: SLF001
+                task.cancel()
+
     def stop_sweeping(self) -> None:
         """End the sweep, at the very end."""
         self._timer.cancel()

@@ -77,8 +77,8 @@ def _advice(text: str, error: OSError) -> str:
 class Listeners:
     """The sockets of the worker slots, by descriptor; a slot's number never changes while this object lives.
 
-    A slot is open, or parked: closed while its worker cannot be started, so that the kernel gives its share of the
-    connections to the others and none waits for nobody.
+    A slot is open; or parked: closed while its worker cannot be started; or muted: it listens no more though its worker
+    holds it too. Either way the kernel gives its share of the connections to the others and none waits for nobody.
     """
 
     def __init__(self, text: str, slots: int) -> None:
@@ -89,6 +89,7 @@ class Listeners:
         self._address = first.getsockname()
         self._fds = [first.detach()]
         self._parked: set[int] = set()
+        self._muted: set[int] = set()
         try:
             for _ in range(1, slots):
                 self._fds.append(self._sibling().detach())
@@ -114,9 +115,34 @@ class Listeners:
         os.dup2(nowhere, self._fds[slot], inheritable=False)
         os.close(nowhere)
         self._parked.add(slot)
+        self._muted.discard(slot)
+
+    def mute(self, slot: int) -> bool:
+        """Stop listening on a slot's socket, for its worker too; connections in its backlog are reset.
+
+        Not where nobody else would take its share: then it is left as it is. Returns whether the slot is muted.
+        """
+        closed = self._parked | self._muted
+        if slot not in closed and len(closed) + 1 < len(self._fds):
+            with self._borrowed(slot) as listener:
+                listener.shutdown(socket.SHUT_RD)  # of the socket, where a close is of the descriptor; it stays bound
+            self._muted.add(slot)
+        return slot in self._muted
+
+    def unmute(self, slot: int) -> None:
+        """Listen again where the slot was muted. Raises AddressError if the kernel does not let us."""
+        if slot not in self._muted or not self._fds:
+            return
+        try:
+            with self._borrowed(slot) as listener:
+                listener.listen(BACKLOG)
+        except OSError as error:
+            raise AddressError(_advice(self.address, error)) from None
+        self._muted.discard(slot)
 
     def unpark(self, slot: int) -> None:
-        """Listen again where the slot was parked. Raises AddressError if somebody took the address meanwhile."""
+        """Listen again where the slot was parked or muted. Raises AddressError if the address was taken meanwhile."""
+        self.unmute(slot)
         if slot not in self._parked or not self._fds:
             return
         if len(self._parked) == len(self._fds):  # nobody of ours holds the address now
@@ -136,6 +162,10 @@ class Listeners:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
+
+    def _borrowed(self, slot: int) -> socket.socket:
+        """A socket object for a slot, to be closed; the slot's own descriptor stays."""
+        return socket.socket(fileno=os.dup(self._fds[slot]))
 
     def _sibling(self) -> socket.socket:
         listener = socket.socket(self._family, socket.SOCK_STREAM)

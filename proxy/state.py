@@ -14,6 +14,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+GENERATION_MAX = 2**53 - 1
+"""JSON readers that have only doubles tell numbers apart up to here; a change a millisecond takes 285,000 years."""
+
 
 class StateError(Exception):
     """The folder cannot be used. The text is one line that says why and what to do."""
@@ -59,7 +62,8 @@ class StateFolder:
         counter = self._folder / "generation"
         try:
             generation = self._number(counter)
-            if generation == 0 or not kept.exists() or kept.read_text(encoding="utf-8") != text:
+            # as bytes: a copy that is damaged is another text, no reason not to start
+            if generation == 0 or not kept.exists() or kept.read_bytes() != text.encode():
                 generation += 1
                 self._replace(counter, f"{generation}\n")
                 self._replace(kept, text)
@@ -71,9 +75,11 @@ class StateFolder:
     def _number(counter: Path) -> int:
         if not counter.exists():
             return 0
-        text = counter.read_text(encoding="utf-8").strip()
-        if not (text.isascii() and text.isdigit()):
-            raise StateError(f"state: {counter} holds no number: write a larger one than was in force, or remove it")
+        text = counter.read_text(encoding="utf-8", errors="replace").strip()
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(GENERATION_MAX))
+        if not digits or int(text) >= GENERATION_MAX:
+            hint = "write a larger one than was in force, below 2**53, or remove it"
+            raise StateError(f"state: {counter} holds no number of a generation: {hint}")
         return int(text)
 
     def _replace(self, path: Path, text: str) -> None:

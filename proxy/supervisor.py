@@ -8,7 +8,8 @@ The host is ready when each worker has written the generation into its row of th
 
 Death: whatever dies is started again with the same arguments after a back-off, with a line that says so; a worker's
 unfinished requests are counted as lost first. While a worker's back-off is long its socket is parked, so that its
-share of the connections goes to the others. A worker that says at the first start that it cannot work (exit code 2 or
+share of the connections goes to the others; the same for a worker that hangs or drains by itself, and one that hangs
+on is killed (proxy.watch). A worker that says at the first start that it cannot work (exit code 2 or
 3) ends the whole start: to try again would only hide its reason.
 
 Drain (SIGTERM or SIGINT):
@@ -32,7 +33,9 @@ from prometheus_client.multiprocess import mark_process_dead
 from observability.board import Board, Cell
 from proxy import runtime
 from proxy.children import Child, ChildSpec, Ending
+from proxy.heartbeat import SILENT_AFTER_S
 from proxy.sockets import AddressError, Listeners
+from proxy.watch import STUCK_AFTER_S, Watch
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -76,8 +79,11 @@ class Plan:
     """One, or none in a test."""
     drain_delay_s: float
     drain_timeout_s: float
+    """0: none; workers may take as long as their requests do."""
     worker_grace_s: float = 10.0
     """After both: a worker has cut what still ran, and waits up to 5 s for an observer to take its last records."""
+    silent_after_s: float = SILENT_AFTER_S
+    stuck_after_s: float = STUCK_AFTER_S
 
 
 class Supervisor:
@@ -94,20 +100,32 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._exit_code = DRAINED
         self._ready = False
+        self._watch = Watch(
+            self._workers,
+            plan.board,
+            plan.listeners,
+            log,
+            self._kill_stuck,
+            silent_after_s=plan.silent_after_s,
+            stuck_after_s=plan.stuck_after_s,
+        )
 
     async def run(self) -> int:
         """Start everything, wait for a signal, drain. Returns the exit code: DRAINED, KILLED or one of REFUSALS."""
         with self._signals():
             for child in self._children:
                 self._start(child)
-            watch = asyncio.create_task(self._watch_readiness())
+            readiness = asyncio.create_task(self._watch_readiness())
+            watch = asyncio.create_task(self._watch.run())
             try:
                 await self._stop.wait()
-            finally:
-                watch.cancel()
+                readiness.cancel()
                 for restart in self._restarts.values():
                     restart.cancel()
-            await self._drain()
+                await self._drain()
+            finally:
+                readiness.cancel()
+                watch.cancel()
         return self._exit_code
 
     # Signals
@@ -216,17 +234,23 @@ class Supervisor:
 
     async def _drain(self) -> None:
         plan = self._plan
-        (plan.runtime / runtime.DRAINING).touch()
+        try:
+            (plan.runtime / runtime.DRAINING).touch()
+        except OSError as error:  # removed behind our back, or the disk is full: what runs ends well all the same
+            hint = "keep whatever removed or filled it away from there; control's /readyz may say 200 a moment longer"
+            self._log.error("runtime_damaged", folder=str(plan.runtime), error=error.strerror, hint=hint)
+        self._watch.draining = True
         plan.listeners.close()
         if self._exit_code != DRAINED:  # a refused start: nothing to finish
             self._kill(self._children)
-        await self._end(self._workers, plan.drain_delay_s + plan.drain_timeout_s + plan.worker_grace_s)
+        limit_s = plan.drain_delay_s + plan.drain_timeout_s + plan.worker_grace_s
+        await self._end(self._workers, limit_s if plan.drain_timeout_s else None)
         await self._end(self._observers, OBSERVER_GRACE_S)
         await self._end(self._control, CONTROL_GRACE_S)
         self._log.info("stopped", exit_code=self._exit_code, dropped_records=_dropped(plan.board))
 
-    async def _end(self, children: Sequence[Child], grace_s: float) -> None:
-        """Ask them to end, wait, and kill who does not."""
+    async def _end(self, children: Sequence[Child], grace_s: float | None) -> None:
+        """Ask them to end, wait (None: without limit), and kill who does not."""
         for child in children:
             child.signal(signal.SIGTERM)
         if await _ended(children, grace_s):
@@ -242,8 +266,14 @@ class Supervisor:
             child.signal(signal.SIGKILL)
         self._exit_code = self._exit_code or KILLED
 
+    def _kill_stuck(self, child: Child) -> None:
+        """Worse than a restart only while draining: then its requests are lost, and nobody takes its place."""
+        child.signal(signal.SIGKILL)
+        if self._stop.is_set():
+            self._exit_code = self._exit_code or KILLED
 
-async def _ended(children: Sequence[Child], timeout_s: float) -> bool:
+
+async def _ended(children: Sequence[Child], timeout_s: float | None) -> bool:
     """Wait until none of them has a process; False if one still has after `timeout_s`."""
     try:
         async with asyncio.timeout(timeout_s):

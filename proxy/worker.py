@@ -4,12 +4,14 @@ Serves one inherited listening socket with `EdgeServer`, hands its records to an
 board. It needs nothing but its configuration file and that socket: observers and control may be slow, hung or dead.
 
 SIGTERM drains: `/-/readyz` fails, after `drain_delay_ms` the socket is closed, running requests finish up to
-`drain_timeout_ms`, then the records are flushed and the process ends.
+`drain_timeout_ms` (0: for ever), what is not answered by then gets a 503, then the records are flushed and the process
+ends.
 """
 
 import argparse
 import asyncio
 import gc
+import math
 import os
 import signal
 import socket
@@ -22,6 +24,7 @@ from pathlib import Path
 import uvloop
 
 from observability.board import Board, Cell
+from observability.descriptors import open_standard_descriptors
 from observability.emitter import Emitter
 from observability.log import get_logger, set_up
 from observability.middleware import ObservationMiddleware
@@ -31,6 +34,7 @@ from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
 from proxy.handler import Handler
+from proxy.heartbeat import beat
 from proxy.pipeline import Pipeline
 from proxy.runtime import METRICS
 from proxy.server import EdgeServer
@@ -40,6 +44,8 @@ _log = get_logger(__name__)
 
 FLUSH_S = 5.0
 """How long a stopping worker waits for an observer to take its last records."""
+LAST_WORDS_S = 1.0
+"""How long those who are cut may take to read why: a client in the middle of an upload must find its end first."""
 BUSY_CHECK_S = 0.02
 """How often a drain looks whether the last request is over."""
 
@@ -93,6 +99,7 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked at again by every full collection
         self._row[Cell.GENERATION] = arguments.generation
+        beat(self._row, loop)
         _log.info("worker_ready", slot=arguments.slot, pid=os.getpid(), generation=arguments.generation)
         await self._stop.wait()
         await self._drain(listener, server, handler, middleware)
@@ -110,16 +117,17 @@ class Worker:
         """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
         document = self._document
         handler.ready = False
+        self._row[Cell.GENERATION] = 0  # whoever looks at the board knows too, should we be the only one that drains
         _log.info("worker_draining", slot=self._arguments.slot, active=self._row[Cell.ACTIVE])
         await asyncio.sleep(document.drain_delay_ms / 1000)
         server.draining = True
         listener.close()
-        deadline = time.monotonic() + document.drain_timeout_ms / 1000
-        while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
-            await asyncio.sleep(BUSY_CHECK_S)
+        await _quiet(server, document.drain_timeout_ms / 1000 or math.inf)
         if server.live:
             _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
-            middleware.stopping = True
+            handler.stopping = middleware.stopping = True
+            server.cut_running()
+            await _quiet(server, LAST_WORDS_S)
         server.stop_sweeping()
         await server.shutdown(0.1)
         for _ in range(100):  # the handlers that were cancelled hand over their records within a few turns of the loop
@@ -128,12 +136,20 @@ class Worker:
             await asyncio.sleep(BUSY_CHECK_S)
 
 
+async def _quiet(server: EdgeServer, timeout_s: float) -> None:
+    """Close what is idle until nothing else is left, or for so long."""
+    deadline = time.monotonic() + timeout_s
+    while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
+        await asyncio.sleep(BUSY_CHECK_S)
+
+
 def _ignore() -> None:
     """For a signal that is the supervisor's to answer."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker; 2 where it cannot start, with one line that says why."""
+    open_standard_descriptors()
     parser = argparse.ArgumentParser(
         prog="proxy.worker", description="A worker of the gateway; started by its supervisor."
     )

@@ -10,9 +10,12 @@ import os
 import signal
 from pathlib import Path
 
+from observability.descriptors import open_standard_descriptors
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run an observer; returns the exit code."""
+    open_standard_descriptors()
     parser = argparse.ArgumentParser(prog="python -m observability.observer")
     parser.add_argument("--index", type=int, required=True, help="which observer of this host")
     parser.add_argument("--runtime", type=Path, required=True, help="the host's runtime directory")

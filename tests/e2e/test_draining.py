@@ -8,6 +8,8 @@ import os
 import signal
 from pathlib import Path
 
+import orjson
+
 from observability.board import DROP_REASONS, Board, Cell
 from tests.e2e.traffic import CHAT, Client, Got, ask, chat_body, document_of, head_of, refused
 from tests.fakes.gateway import Gateway
@@ -125,19 +127,45 @@ async def test_what_takes_too_long_is_cut_and_says_so(tmp_path: Path) -> None:
         gateway.signal(signal.SIGTERM)
         running = (*uploads, *streams, waiting)
         for exchange in running:
-            assert not (await exchange.client.receive(exchange.got)).whole
+            await exchange.client.receive(exchange.got)
             assert (await upstream.finished(exchange.name))["ending"] == "client_left"
         assert await gateway.wait() == 0
+    for exchange in streams:
+        assert (exchange.got.status, exchange.got.whole) == (200, False)
+    for exchange in (*uploads, waiting):  # nothing was answered yet, so there is an answer to give
+        assert (exchange.got.status, exchange.got.whole, exchange.got.reusable) == (503, True, False)
+        assert orjson.loads(exchange.got.body)["error"]["code"] == "draining"
     records = {record["sluiceway.client_request_id"]: record for record in gateway.records_so_far()}
     endings = {
         name: (record["sluiceway.outcome"], record["error.type"], record["sluiceway.error.origin"])
         for name, record in records.items()
     }
-    names = [exchange.name for exchange in running]
-    assert endings == dict.fromkeys(names, ("gateway_error", "draining", "gateway"))
+    assert endings == {
+        **{exchange.name: ("gateway_error", "draining", "gateway") for exchange in streams},
+        **{exchange.name: ("rejected", "draining", "gateway") for exchange in (*uploads, waiting)},
+    }
+    statuses = {name: record["http.response.status_code"] for name, record in records.items()}
+    assert statuses == {exchange.name: exchange.got.status for exchange in running}
     assert records["stream-0"]["sluiceway.usage.source"] == "estimated"
     accounted_for(board, len(running))
     assert gateway.complaints() == []
+
+
+async def test_a_timeout_of_zero_is_none(tmp_path: Path) -> None:
+    async with (
+        Simulated.running() as upstream,
+        Gateway.serving(document_of(upstream.url, drain_timeout_ms=0), tmp_path, workers=2) as gateway,
+    ):
+        stream = await Exchange.streaming(gateway.port, "stream")
+        endless = await Exchange.streaming(gateway.port, "endless")
+        gateway.signal(signal.SIGTERM)
+        await refused(gateway.port)
+        assert whole(await stream.finish_stream(upstream))
+        await gateway.records(1)
+        gateway.signal(signal.SIGTERM)  # the second: at once, all the same
+        assert not (await endless.client.receive(endless.got)).whole
+        assert await gateway.wait() == 1
+    assert not gateway.lines.of("drain_timeout")
 
 
 async def test_requests_are_served_during_the_delay(tmp_path: Path) -> None:

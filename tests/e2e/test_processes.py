@@ -147,6 +147,57 @@ def slot_of(pid: int) -> int:
     return int(argv[argv.index(b"--slot") + 1])
 
 
+async def test_a_worker_that_hangs_loses_its_share_and_gets_it_back(tmp_path: Path) -> None:
+    async with (
+        Simulated.running() as upstream,
+        Gateway.serving(document_of(upstream.url), tmp_path, workers=2) as gateway,
+    ):
+        (_, victim) = sorted(gateway.pids("proxy.worker"), key=slot_of)
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            await gateway.lines.wait("worker_silent", child="worker-1", muted=True)
+            assert await gateway.readiness() == 503
+            for number in range(32):
+                assert (await ask(gateway.port, f"meanwhile-{number}")).whole
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        await gateway.lines.wait("worker_back", child="worker-1")
+        assert await gateway.readiness() == 200
+        before = gateway.board.row(1)[Cell.STARTED]
+        for number in range(32):
+            assert (await ask(gateway.port, f"after-{number}")).whole
+        assert gateway.board.row(1)[Cell.STARTED] > before
+    assert gateway.process.returncode == 0
+    assert not gateway.lines.of("restarting")
+    assert [line["event"] for line in gateway.complaints()] == ["worker_silent"]
+
+
+async def test_a_worker_that_drains_by_itself_loses_its_share(tmp_path: Path) -> None:
+    async with (
+        Simulated.running() as upstream,
+        Gateway.serving(document_of(upstream.url), tmp_path, workers=2) as gateway,
+    ):
+        clients = [await Client.to(gateway.port) for _ in range(16)]
+        body = chat_body(stream=True)
+        for number, client in enumerate(clients):
+            await client.send(head_of(CHAT, f"stream-{number}", len(body), x_sim_gate_after="2") + body)
+        answers = [await client.receive(Got(), 1) for client in clients]
+        assert gateway.board.row(1)[Cell.ACTIVE] > 0
+        (_, victim) = sorted(gateway.pids("proxy.worker"), key=slot_of)
+        os.kill(victim, signal.SIGTERM)
+        await gateway.lines.wait("worker_leaving", child="worker-1")
+        assert await gateway.readiness() == 503
+        for number in range(32):
+            assert (await ask(gateway.port, f"meanwhile-{number}")).whole
+        for number in range(16):
+            await upstream.open(f"stream-{number}")
+        await asyncio.gather(*(client.receive(got) for client, got in zip(clients, answers, strict=True)))
+        assert all(got.whole for got in answers)
+        await gateway.lines.wait("worker_ready", 2, slot=1)
+        assert await gateway.readiness() == 200
+    assert gateway.complaints() == []
+
+
 async def test_a_worker_is_killed_under_load(tmp_path: Path) -> None:
     async with (
         Simulated.running() as upstream,
@@ -174,6 +225,7 @@ async def test_a_host_whose_every_worker_died_comes_back(tmp_path: Path) -> None
         Simulated.running() as upstream,
         Gateway.serving(document_of(upstream.url), tmp_path, workers=2) as gateway,
     ):
+        await gateway.lines.wait("worker_ready", 2)  # a worker that is killed at once takes its line with it
         for pid in gateway.pids("proxy.worker"):
             os.kill(pid, signal.SIGKILL)
         # Nobody is there to accept; the supervisor's sockets hold the connection until somebody is.

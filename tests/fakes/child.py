@@ -4,10 +4,12 @@ Usage: child.py NAME BEHAVIOUR…   with board=FILE, slot=N, generation=N where 
     ready            write the generation into the board, as a serving worker does
     exit=CODE        end at once
     exit-once=FILE   the first time (FILE remembers) end with exit-code=CODE on the line in the FIFO; live the next time
+    beats            with `ready`: show a heartbeat, as a worker's event loop does
     deaf             ignore SIGTERM
     slow             end on the line `go` in the FIFO given by fifo=FILE, not on SIGTERM
     started=N        pretend to have begun N requests that have no record yet
     answer=FD        accept from a listening socket and answer the name
+    leaves=FD        on SIGTERM close the listening socket and leave the board's generation, as a worker that drains
 """
 
 import os
@@ -15,23 +17,28 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
 from observability.board import Board, Cell
+from proxy.heartbeat import now_ms
 
 
 def main() -> None:
     name, *words = sys.argv[1:]
     options = dict(word.partition("=")[::2] for word in words)
-    say(name, "started", os.getpid())
 
     def on_term(_number: int, _frame: FrameType | None) -> None:
+        if "leaves" in options:
+            os.close(int(options["leaves"]))
+            Board.open(Path(options["board"])).row(int(options["slot"]))[Cell.GENERATION] = 0
         say(name, "got", "SIGTERM")
         if "deaf" not in options and "slow" not in options:
             sys.exit(0)
 
     signal.signal(signal.SIGTERM, on_term)
+    say(name, "started", os.getpid())
     if "exit-once" in options:
         memory = Path(options["exit-once"])
         if not memory.exists():
@@ -43,6 +50,8 @@ def main() -> None:
         row[Cell.STARTED] += int(options.get("started", 0))
         if "ready" in options:
             row[Cell.GENERATION] = int(options["generation"])
+        if "beats" in options:
+            threading.Thread(target=beat, args=(row,), daemon=True).start()
     if "exit" in options:
         sys.exit(int(options["exit"]))
     if "answer" in options:
@@ -60,10 +69,20 @@ def wait_for_line(fifo: str) -> None:
         pipe.readline()
 
 
+def beat(row: memoryview) -> None:
+    while True:
+        row[Cell.HEARTBEAT] = now_ms()
+        time.sleep(0.05)
+
+
 def answer(name: str, fd: int) -> None:
     listener = socket.socket(fileno=fd)
     while True:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # muted: an event loop would wait for the socket to be readable again
+            time.sleep(0.01)
+            continue
         connection.sendall(name.encode())
         connection.close()
 

@@ -1,8 +1,8 @@
 """A supervisor of its own process, with children of a test's choosing (`child.py`).
 
 Usage: supervised.py FOLDER JSON, where JSON has `workers`, `observers`, `control` (lists of word lists for child.py)
-and may have `drain_timeout_s`, `worker_grace_s`, `backoff_first_s`. In the words {fd} and {folder} are filled in. The
-log goes to stdout, beside the children's own lines.
+and may have `drain_timeout_s`, `worker_grace_s`, `silent_after_s`, `stuck_after_s`, `backoff_first_s`.
+In the words {fd} and {folder} are filled in. The log goes to stdout, beside the children's own lines.
 """
 
 import asyncio
@@ -57,6 +57,8 @@ def plan_of(folder: Path, wish: dict[str, Any]) -> Plan:
         drain_delay_s=0.0,
         drain_timeout_s=wish.get("drain_timeout_s", 60.0),
         worker_grace_s=wish.get("worker_grace_s", 5.0),
+        silent_after_s=wish.get("silent_after_s", 60.0),
+        stuck_after_s=wish.get("stuck_after_s", 60.0),
     )
 
 

@@ -82,8 +82,8 @@ def test_help_teaches(arguments: list[str], words: list[str], capsys: pytest.Cap
     [
         ([], "the following arguments are required: COMMAND"),
         (["serve"], "required: -c/--config"),
-        (["serve", "-c", "x", "--workers", "0"], "'0' is not a number of worker processes"),
-        (["serve", "-c", "x", "--workers", "auto"], "'auto' is not a number of worker processes"),
+        (["serve", "-c", "x", "--workers", "0"], "'0' is not possible: use auto (one per core), or 1 to 1024"),
+        (["serve", "-c", "x", "--workers", "many"], "'many' is not possible: use auto"),
         (["serve", "-c", "x", "--listen", "8080"], "'8080' is not HOST:PORT, for example 127.0.0.1:8080"),
         (["bogus"], "invalid choice: 'bogus'"),
     ],
@@ -99,7 +99,11 @@ def test_a_wrong_command_line_is_answered_with_what_would_be_right(
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("sluiceway 0.")
+    said = capsys.readouterr().out
+    assert said.startswith("sluiceway 0.")
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, said)
 
 
 # Refused starts
@@ -109,8 +113,9 @@ def test_check_and_serve_agree_on_a_bad_file(configuration: Callable[..., Path],
     path = str(configuration(more="wrokers: 3\n"))
     check, serve = sluiceway(tmp_path, "check", "-c", path), sluiceway(tmp_path, "serve", "-c", path)
     assert (check.returncode, serve.returncode) == (2, 2)
-    (complaint,) = serve.stderr.splitlines()
-    assert complaint.startswith("wrokers: ")
+    (line,) = serve.stderr.splitlines()
+    assert line.startswith(f"sluiceway: {path}: wrokers: ")
+    complaint = line.removeprefix(f"sluiceway: {path}: ")
     assert "workers" in complaint
     assert complaint in check.stdout
     assert not (tmp_path / "state").exists()
@@ -120,10 +125,19 @@ def test_check_of_a_good_file(configuration: Callable[..., Path], tmp_path: Path
     assert sluiceway(tmp_path, "check", "-c", str(configuration())).returncode == 0
 
 
+@pytest.mark.parametrize(("closed", "arguments", "code"), [(">&-", ("version",), 0), ("2>&-", ("serve", "-c", "/"), 2)])
+def test_a_closed_stdout_or_stderr_changes_no_exit_code(
+    tmp_path: Path, closed: str, arguments: tuple[str, ...], code: int
+) -> None:
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(*arguments)]
+    ended = subprocess.run(shell, env=environment(tmp_path), capture_output=True, timeout=PATIENCE_S, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", b"")
+
+
 def test_serve_without_its_file(tmp_path: Path) -> None:
     refused = sluiceway(tmp_path, "serve", "-c", str(tmp_path / "none.yaml"))
     assert refused.returncode == 2
-    assert "none.yaml" in refused.stderr
+    assert refused.stderr.startswith(f"sluiceway: {tmp_path / 'none.yaml'}: it cannot be read")
     assert len(refused.stderr.splitlines()) == 1
 
 
@@ -235,6 +249,20 @@ def test_serves_drains_and_leaves_nothing(serve: Callable[..., Gateway], tmp_pat
     assert "k-123" not in (tmp_path / "state" / "last-good.yaml").read_text()
 
 
+def test_a_start_removes_what_a_killed_gateway_left(serve: Callable[..., Gateway], tmp_path: Path) -> None:
+    killed = serve("--workers", "1")
+    killed.wait("ready")
+    killed.process.kill()
+    assert killed.end() == -signal.SIGKILL
+    (left,) = tmp_path.glob("sluiceway-run-*")
+    gateway = serve("--workers", "1")
+    assert gateway.wait("removed_abandoned")["folders"] == [str(left)]
+    gateway.wait("ready")
+    gateway.process.terminate()
+    assert gateway.end() == 0
+    assert not list(tmp_path.glob("sluiceway-*"))
+
+
 def test_a_second_gateway_needs_a_state_folder_of_its_own(
     serve: Callable[..., Gateway], configuration: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -243,6 +271,13 @@ def test_a_second_gateway_needs_a_state_folder_of_its_own(
     refused = sluiceway(tmp_path, "serve", "-c", str(configuration()))
     assert refused.returncode == 3
     assert "give this one a `state` of its own" in refused.stderr
+    gateway.process.terminate()
+    assert gateway.end() == 0
+
+
+def test_workers_auto_goes_before_the_file(serve: Callable[..., Gateway]) -> None:
+    gateway = serve("--workers", "auto", more="observers: 1\n")
+    assert gateway.wait("ready")["workers"] == cores()
     gateway.process.terminate()
     assert gateway.end() == 0
 

@@ -1,5 +1,6 @@
 """The control listener: probes, metrics, and errors in its own shape."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from aiohttp.test_utils import TestClient
 
 from observability.board import Board, Cell
 from proxy.control import Host, application
+from proxy.heartbeat import SILENT_AFTER_S, now_ms
 
 Client = TestClient[web.Request, web.Application]
 GENERATION = 4
@@ -59,8 +61,22 @@ async def test_readyz_is_about_every_worker(
         "draining": False,
         "generation": GENERATION,
         "waiting_for": waiting_for,
+        "silent": [],
         "workers": [{"slot": slot, "generation": generation} for slot, generation in enumerate(generations)],
     }
+
+
+async def test_readyz_names_the_worker_whose_loop_stands_still(
+    start: Callable[..., Awaitable[Client]], board: Board
+) -> None:
+    serving(board, 4, 4)
+    client = await start()
+    for age_s, silent in ((1.0, []), (SILENT_AFTER_S + 1, [1])):
+        board.row(0)[Cell.HEARTBEAT] = now_ms()
+        board.row(1)[Cell.HEARTBEAT] = now_ms() - int(age_s * 1000)
+        response = await client.get("/readyz")
+        assert response.status == (503 if silent else 200)
+        assert (await response.json())["silent"] == silent
 
 
 async def test_readyz_fails_from_the_moment_a_drain_begins(
@@ -108,6 +124,16 @@ async def test_a_token_guards_metrics(
     if status == 401:
         assert response.headers["www-authenticate"] == "Bearer"
         assert "admin token" in (await response.json())["error"]["message"]
+
+
+async def test_a_token_that_is_no_text_is_a_wrong_one(start: Callable[..., Awaitable[Client]]) -> None:
+    client = await start(token="s3cret")
+    assert client.port is not None
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer \xff\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    writer.close()
 
 
 async def test_a_token_does_not_guard_the_probes(start: Callable[..., Awaitable[Client]], board: Board) -> None:

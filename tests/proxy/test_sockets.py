@@ -135,3 +135,33 @@ def test_an_inherited_copy_keeps_listening_after_ours_is_closed(listeners: Calla
     os.close(theirs)
     with pytest.raises(ConnectionRefusedError):
         connect(address)
+
+
+def test_a_muted_slot_does_not_listen_though_somebody_else_holds_it(
+    listeners: Callable[[str, int], Listeners],
+) -> None:
+    both = listeners(LOOPBACK, 2)
+    with closing(socket.socket(fileno=os.dup(both.fds[1]))) as worker:
+        assert both.mute(1)
+        assert both.mute(1)
+        connections = [connect(both.address) for _ in range(32)]
+        assert waiting(both.fds[0]) == 32
+        assert not both.mute(0)  # nobody would be left
+        both.unmute(1)
+        connections += [connect(both.address) for _ in range(32)]
+        assert waiting(worker.fileno()) > 0
+    for connection in connections:
+        connection.close()
+
+
+def test_a_muted_slot_listens_again_when_its_worker_is_started(listeners: Callable[[str, int], Listeners]) -> None:
+    both = listeners(LOOPBACK, 2)
+    for parked_too in (False, True):
+        assert both.mute(1)
+        if parked_too:
+            both.park(1)
+        both.unpark(1)
+        connections = [connect(both.address) for _ in range(32)]
+        assert waiting(both.fds[1]) > 0
+        for connection in connections:
+            connection.close()

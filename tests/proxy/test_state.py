@@ -40,10 +40,19 @@ def test_a_lost_copy_gets_a_new_number(tmp_path: Path) -> None:
     assert adopt(tmp_path, "a: 1") == 2
 
 
-def test_a_damaged_number_is_not_guessed(tmp_path: Path) -> None:
-    (tmp_path / "generation").write_text("seven")
-    with pytest.raises(StateError, match="holds no number: write a larger one"):
+@pytest.mark.parametrize("damaged", [b"seven", b"\xff", b"", b"-1", b"9007199254740991", b"9" * 5000])
+def test_a_damaged_number_is_not_guessed(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "generation").write_bytes(damaged)
+    with pytest.raises(StateError, match="holds no number of a generation: write a larger one") as refusal:
         adopt(tmp_path, "a: 1")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_copy_is_another_text(tmp_path: Path) -> None:
+    assert adopt(tmp_path, "a: 1") == 1
+    (tmp_path / "last-good.yaml").write_bytes(b"\xff")
+    assert adopt(tmp_path, "a: 1") == 2
+    assert (tmp_path / "last-good.yaml").read_text() == "a: 1"
 
 
 def test_one_gateway_at_a_time_uses_a_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Tests wait for lines: those of the supervisor's log, and those in which children
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -208,6 +209,67 @@ def test_connections_go_to_the_others_while_a_worker_cannot_be_started(host: Cal
             assert connection.recv(64) == b"worker-0"
 
 
+# Silence
+
+SERVING = [*READY, "beats", "answer={fd}"]
+
+
+def ask(run: Host) -> bytes:
+    """Who answers a new connection."""
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    with socket.create_connection((host_name, int(port)), timeout=PATIENCE_S) as connection:
+        return connection.recv(64)
+
+
+def test_a_silent_worker_gets_no_connections_until_it_is_back(host: Callable[..., Host]) -> None:
+    run = host(workers=[SERVING, SERVING], silent_after_s=1.0)
+    run.wait(event="ready")
+    victim = int(run.of("worker-1")[0])
+    os.kill(victim, signal.SIGSTOP)
+    line = run.wait(event="worker_silent")
+    assert (line["child"], line["child_pid"], line["muted"]) == ("worker-1", victim, True)
+    assert {ask(run) for _ in range(32)} == {b"worker-0"}
+    os.kill(victim, signal.SIGCONT)
+    run.wait(event="worker_back", child="worker-1")
+    assert {ask(run) for _ in range(32)} == {b"worker-0", b"worker-1"}
+    assert len(run.logged("worker_silent")) == 1
+    assert len(run.of("worker-1")) == 1
+
+
+def test_the_last_that_listens_is_not_muted(host: Callable[..., Host]) -> None:
+    """Connections that wait for it may still be served; refused ones are not."""
+    run = host(workers=[SERVING], silent_after_s=1.0)
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-0")[0]), signal.SIGSTOP)
+    assert run.wait(event="worker_silent")["muted"] is False
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    with socket.create_connection((host_name, int(port)), timeout=PATIENCE_S) as connection:
+        os.kill(int(run.of("worker-0")[0]), signal.SIGCONT)
+        assert connection.recv(64) == b"worker-0"
+
+
+def test_a_worker_that_stays_silent_is_killed_and_started_again(host: Callable[..., Host]) -> None:
+    run = host(workers=[SERVING, SERVING], silent_after_s=0.5, stuck_after_s=1.0)
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-1")[0]), signal.SIGSTOP)
+    run.wait(event="worker_stuck", child="worker-1")
+    assert run.wait(event="restarting", child="worker-1")["how"] == "SIGKILL"
+    run.wait_for_start(2, "worker-1")
+    names = {ask(run) for _ in range(32)}
+    assert names == {b"worker-0", b"worker-1"}
+
+
+def test_a_worker_that_leaves_by_itself_gets_no_connections(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[SERVING, [*READY, "beats", "leaves={fd}", "slow", f"fifo={gate}"]])
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-1")[0]), signal.SIGTERM)
+    run.wait(event="worker_leaving", child="worker-1")
+    assert {ask(run) for _ in range(32)} == {b"worker-0"}
+    gate.write_text("go\n")
+    assert run.wait(event="restarting", child="worker-1")["how"] == "exit code 0"
+
+
 # Drain
 
 
@@ -218,6 +280,8 @@ def test_drains_workers_then_observers_then_control(
     gate = fifo(tmp_path / "gate")
     run = host(workers=[[*READY, "slow", f"fifo={gate}"], READY], observers=[[]], control=[[]])
     run.wait(event="ready")
+    for child in ("worker-0", "observer-0", "control-0"):
+        run.wait(child=child, verb="started")
     run.process.send_signal(number)
     run.wait(child="worker-0", verb="got")
     assert (run.folder / "draining").exists()
@@ -233,6 +297,19 @@ def test_drains_workers_then_observers_then_control(
     ]
     assert order == sorted(order)
     assert not run.logged("killed")
+
+
+def test_drains_though_the_runtime_directory_is_gone(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[[*READY, "slow", f"fifo={gate}"]], observers=[[]])
+    run.wait(event="ready")
+    shutil.rmtree(run.folder)
+    run.process.terminate()
+    run.wait(child="worker-0", verb="got")
+    gate.write_text("go\n")
+    assert run.end() == 0
+    assert run.of("worker-0", "finished")
+    assert run.logged("runtime_damaged")[0]["folder"] == str(run.folder)
 
 
 def test_the_port_is_free_once_the_workers_have_closed_it(host: Callable[..., Host], tmp_path: Path) -> None:
@@ -256,6 +333,17 @@ def test_a_worker_that_does_not_end_in_time_is_killed(host: Callable[..., Host])
     assert run.end() == 1
     assert run.logged("killed")[0]["child"] == "worker-0"
     assert run.of("observer-0", "got")  # it still flushes
+
+
+def test_without_a_drain_timeout_a_worker_may_take_its_time(host: Callable[..., Host], tmp_path: Path) -> None:
+    gate = fifo(tmp_path / "gate")
+    run = host(workers=[[*READY, "slow", f"fifo={gate}"], [*READY, "beats"]], drain_timeout_s=0, worker_grace_s=0)
+    run.wait(event="ready")
+    run.process.terminate()
+    run.wait(event="ended", child="worker-1")  # with a limit of zero nobody would have lived to say so
+    gate.write_text("go\n")
+    assert run.end() == 0
+    assert run.of("worker-0", "finished")
 
 
 def test_a_second_signal_stops_at_once(host: Callable[..., Host]) -> None:
