@@ -16,14 +16,14 @@ from observability.scanners import request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
 from proxy.changes import Changes
-from proxy.config.snapshot import ModelApi, Route, Service
+from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError
 from proxy.exchange import Exchange
 from proxy.opening import Kept
 from proxy.relay import relay
 from proxy.routing import Plan, Router
 from proxy.spool import Holding
-from proxy.upstream.address import Address
+from proxy.upstream.address import Address, AuthoritiesError
 from proxy.upstream.pool import Pool
 from proxy.verdict import Verdict
 
@@ -59,6 +59,17 @@ class Pipeline:
                 plan.close()
             exchange.observation.tape_lost = exchange.body.lost
             exchange.body.let_go()
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Make the pools of a snapshot's services before any request needs them.
+
+        AuthoritiesError where a service's `tls.ca` cannot be used; it says which service.
+        """
+        for service in snapshot.services.values():
+            try:
+                self._pool(service)
+            except AuthoritiesError as error:
+                raise AuthoritiesError(f"service {service.name}: tls.ca: {error}") from None
 
     def close(self) -> None:
         """Close the upstream connections that are idle, and the others when they come back."""

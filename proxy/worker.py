@@ -39,6 +39,7 @@ from proxy.pipeline import Pipeline
 from proxy.runtime import METRICS
 from proxy.server import EdgeServer
 from proxy.spool import Holding
+from proxy.upstream.address import AuthoritiesError
 
 _log = get_logger(__name__)
 
@@ -88,6 +89,7 @@ class Worker:
             disk_bytes=lambda: self._board.total(Cell.HELD_DISK_BYTES),
         )
         pipeline = Pipeline(holding)
+        pipeline.adopt(snapshot)
         handler = Handler(snapshot, pipeline, self._row)
         counter = RequestCounter(arguments.runtime / METRICS, arguments.slot)
         middleware = ObservationMiddleware(emitter, counter, self._row, sampler(os.environ))
@@ -168,7 +170,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     async def run() -> None:
         await Worker(arguments, document).run()
 
-    uvloop.run(run())
+    try:
+        uvloop.run(run())
+    except AuthoritiesError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     return 0
 
 
