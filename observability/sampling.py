@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from multidict import MultiMapping
+
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 MAX_TRACESTATE_CHARACTERS: Final = 512
 """The specification asks to carry at least 512; more is somebody else's luggage."""
@@ -24,19 +26,24 @@ class TraceContext(NamedTuple):
     """None: the caller said nothing (or nothing valid), and this is a new trace."""
 
 
-def trace_context(headers: Mapping[str, str], fresh_trace_id: str) -> TraceContext:
-    """Continue the caller's trace, or begin one (32 hex digits) where `traceparent` is absent or invalid."""
+def trace_context(headers: MultiMapping[str], fresh_trace_id: str) -> TraceContext:
+    """Continue the caller's trace, or begin one (32 hex digits) where `traceparent` is absent, invalid or double."""
     header = headers.get("traceparent")
-    match = _TRACEPARENT.fullmatch(header.strip()) if header else None
-    if match is not None:
+    if header is None:
+        return TraceContext(fresh_trace_id, None, None, None)
+    match = _TRACEPARENT.fullmatch(header.strip())
+    if match is not None and len(headers.getall("traceparent")) == 1:
         version, trace_id, span_id, flags, rest = match.groups()
         valid = version != "ff" and (version != "00" or not rest)
         if valid and trace_id.strip("0") and span_id.strip("0"):
-            state = headers.get("tracestate")
-            if state is not None and len(state) > MAX_TRACESTATE_CHARACTERS:
-                state = None
-            return TraceContext(trace_id, span_id, state, bool(int(flags, 16) & 1))
+            return TraceContext(trace_id, span_id, _tracestate(headers), bool(int(flags, 16) & 1))
     return TraceContext(fresh_trace_id, None, None, None)
+
+
+def _tracestate(headers: MultiMapping[str]) -> str | None:
+    """All lines as one list; None where there is none, or one that may not be: the trace goes on without it."""
+    state = ",".join(headers.getall("tracestate", ()))
+    return state if 0 < len(state) <= MAX_TRACESTATE_CHARACTERS and state.isascii() and state.isprintable() else None
 
 
 Sampler = Callable[[TraceContext], bool]
