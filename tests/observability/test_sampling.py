@@ -3,7 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from observability.sampling import MAX_TRACESTATE_CHARACTERS, TraceContext, trace_context
+from observability.sampling import MAX_TRACESTATE_CHARACTERS, TraceContext, sampler, sampler_complaints, trace_context
 
 FRESH = "f" * 32
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -56,3 +56,32 @@ def test_a_trace_begins_where_the_callers_cannot_be_continued(parents):
 
 def test_a_later_version_may_say_more():
     assert context_of(("traceparent", f"01-{TRACE}-{PARENT}-00-more")) == TraceContext(TRACE, PARENT, None, False)
+
+
+NEW, SAMPLED, UNSAMPLED = (TraceContext("8" * 32, None, None, caller) for caller in (None, True, False))
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "decisions", "complaints"),
+    [
+        ("", "", (True, True, False), 0),
+        ("parentbased_always_on", "", (True, True, False), 0),
+        ("parentbased_always_off", "", (False, True, False), 0),
+        (" Always_On ", "", (True, True, True), 0),
+        ("always_off", "", (False, False, False), 0),
+        ("traceidratio", "0.5", (False, False, False), 0),
+        ("traceidratio", "0.54", (True, True, True), 0),
+        ("parentbased_traceidratio", "0", (False, True, False), 0),
+        ("traceidratio", "", (True, True, True), 0),
+        ("traceidratio", "half", (True, True, True), 1),
+        ("traceidratio", "-1", (True, True, True), 1),
+        ("traceidratio", "nan", (True, True, True), 1),
+        ("xyz", "", (True, True, False), 1),
+        ("parentbased_jaeger_remote", "", (True, True, False), 1),
+    ],
+)
+def test_the_sampler_that_the_variables_name(name, argument, decisions, complaints):
+    environ = {"OTEL_TRACES_SAMPLER": name, "OTEL_TRACES_SAMPLER_ARG": argument}
+    sample = sampler(environ)
+    assert tuple(sample(context) for context in (NEW, SAMPLED, UNSAMPLED)) == decisions
+    assert len(sampler_complaints(environ)) == complaints
