@@ -30,7 +30,7 @@ RECORD_BYTES_MAX = 256 << 10
 """One record. A few KiB without content; recorded content is capped far below (content_max_bytes, 64 KiB twice)."""
 
 QUEUE_BYTES_MAX = 64 << 20
-"""What may wait for an observer: five seconds of 10,000 records of 1.3 KB, enough for its restart, and a bound on
+"""What may wait for an observer: six seconds of 10,000 records of 1.1 KB, enough for its restart, and a bound on
 what a dead observer costs a worker's memory."""
 
 BATCH_BYTES = 32 << 10

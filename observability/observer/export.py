@@ -22,7 +22,7 @@ BATCH_SPANS_MAX = 512
 BATCH_BYTES_MAX = 7 << 19
 """3.5 MiB: gRPC servers refuse messages over 4 MiB by default."""
 QUEUE_BYTES_MAX = 64 << 20
-"""Some 80,000 spans: four seconds of an observer's full rate, minutes of an ordinary one."""
+"""Some 60,000 spans of 1.1 KB: three seconds of an observer's full rate, minutes of an ordinary one."""
 DELAY_MS = 1000
 """How long a span waits for company. The SDK's default of 5 s is long for somebody who looks at the dashboard."""
 
