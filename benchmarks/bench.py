@@ -10,8 +10,9 @@ The gateway has everything on: consumer key, a span pair for every request expor
 every request. After each of its rounds the run waits until its lines are written, so that its observer does not work
 during the plain proxy's round, and that work is in its CPU figure. What counts beside the throughput:
 
-* records: every answered request has its line, and ``sluiceway_records_dropped_total`` stands still;
-* a second run at a fixed rate, 70 % of what the gateway reached, in which no record may be dropped;
+* records: every answered request has its line, and ``sluiceway_records_dropped_total`` and
+  ``sluiceway_spans_dropped_total`` stand still;
+* a second run at a fixed rate, 70 % of what the gateway reached, in which no record may be dropped, and which it keeps;
 * headroom: generator and upstream without a proxy do at least twice the best contestant, else the figures are theirs;
 * the cores: nobody else's programs on the worker's, and some idle time on the other.
 
@@ -42,7 +43,10 @@ FIXED_SHARE = 0.7
 FOREIGN_SHARE = 0.05  # of the worker's core; more, and the machine was not ours
 FULL = 0.95  # of the other core: generator or observer held the contestant back
 SETTLE_S = 5.0  # no new line for so long: no more will come
+SPANS_S = 1.5  # the last spans of a round wait a second for company; then they are sent, or counted as lost
 DROPPED = "sluiceway_records_dropped_total"
+SPANS_DROPPED = "sluiceway_spans_dropped_total"
+RATE_KEPT = 0.98  # of the fixed rate; less, and the run was at another one
 
 _LUA = """\
 wrk.method = "POST"
@@ -74,20 +78,22 @@ QUICK = Plan(rounds=1, round_s=2, warm_up_s=1, direct_s=1, fixed_s=2)
 
 @dataclass(slots=True)
 class Round:
-    """One measurement of one contestant; the last three are the gateway's."""
+    """One measurement of one contestant; the records and spans are the gateway's."""
 
     requests: int
     requests_per_s: float
     p50_ms: float
     p99_ms: float
     errors: int
-    cpu_s_per_1000: float = 0.0
+    cpu_s_per_1000: float = 0.0  # of all its processes
+    worker_cpu_us: float = 0.0  # of the worker alone, a request
     worker_core_busy: float = 0.0  # shares of a core's time, from 0 to 1
     worker_core_foreign: float = 0.0  # taken by somebody else's processes
     other_core_busy: float = 0.0
     records: int | None = None
     records_missing: int | None = None  # answered requests without a line
     records_dropped: int | None = None  # counted as dropped by the gateway itself
+    spans_dropped: int | None = None  # likewise
 
 
 def generate(bench: Bench, url: str, seconds: int) -> Round:
@@ -134,7 +140,7 @@ def measure(bench: Bench, contestant: Contestant, seconds: int, rate: float | No
     """One round, with its CPU time and its records; `rate` None: as fast as it goes."""
     log = contestant.log
     lines = log.count() if log else 0
-    dropped = metric(contestant.metrics_url, DROPPED) if contestant.metrics_url else 0
+    before = dropped_so_far(contestant)
     cpu = machine.cpu_seconds(contestant.process.pid)
     own = machine.cpu_seconds(contestant.worker)
     cores = [machine.core_times(core) for core in (bench.core, bench.rest)]
@@ -150,13 +156,26 @@ def measure(bench: Bench, contestant: Contestant, seconds: int, rate: float | No
     result.other_core_busy = (others_now.busy - others.busy) / (others_now.all - others.all)
     if log and contestant.metrics_url:
         settle(contestant, lines + result.requests)
+        time.sleep(SPANS_S)
         result.records = log.count() - lines
         result.records_missing = max(0, result.requests - result.records)
-        result.records_dropped = int(metric(contestant.metrics_url, DROPPED) - dropped)
         log.empty()
+        result.records_dropped, result.spans_dropped = (
+            int(now - then) for now, then in zip(dropped_so_far(contestant), before, strict=True)
+        )
     spent = machine.cpu_seconds(contestant.process.pid) - cpu
     result.cpu_s_per_1000 = spent / max(1, result.requests) * 1000
+    result.worker_cpu_us = own / max(1, result.requests) * 1e6
     return result
+
+
+def dropped_so_far(contestant: Contestant) -> tuple[float, float]:
+    """Records and spans that the gateway counts as dropped."""
+    url = contestant.metrics_url
+    return (metric(url, DROPPED), metric(url, SPANS_DROPPED)) if url else (0, 0)
+
+
+_COUNTS = ("records", "records_missing", "records_dropped", "spans_dropped")
 
 
 def median_of(rounds: list[Round]) -> Round:
@@ -164,7 +183,7 @@ def median_of(rounds: list[Round]) -> Round:
     merged: dict[str, float | None] = {}
     for name in Round.__dataclass_fields__:
         values = [value for value in (getattr(one, name) for one in rounds) if value is not None]
-        summed = name in ("requests", "errors", "records", "records_missing", "records_dropped")
+        summed = name in ("requests", "errors", *_COUNTS)
         merged[name] = (sum(values) if summed else statistics.median(values)) if values else None
     return Round(**merged)  # type: ignore[arg-type]  # the names are the fields'
 
@@ -209,7 +228,7 @@ def run(plan: Plan, only: str | None, folder: Path) -> dict[str, object]:
         "load_capacity_per_s": load_capacity,
         "headroom": direct.requests_per_s / best,
         "exports": {path: {"posts": posts, "bytes": size} for path, (posts, size) in exports.items()},
-        "complaints": complaints(medians, fixed, direct.requests_per_s / best, load_capacity / fixed_rate),
+        "complaints": complaints(medians, fixed, direct.requests_per_s / best, load_capacity / fixed_rate, fixed_rate),
     }
 
 
@@ -219,13 +238,20 @@ def _ratio(medians: dict[str, Round]) -> float | None:
     return medians["gateway"].requests_per_s / medians["plain"].requests_per_s
 
 
-def complaints(medians: dict[str, Round], fixed: dict[str, Round], headroom: float, load_headroom: float) -> list[str]:
+def complaints(
+    medians: dict[str, Round], fixed: dict[str, Round], headroom: float, load_headroom: float, fixed_rate: float
+) -> list[str]:
     """What keeps the figures from being a result; empty when nothing does."""
     found = []
     if headroom < HEADROOM:
         found.append(f"generator and upstream do only {headroom:.2f} times the best contestant, not {HEADROOM:.0f}")
     if load_headroom < HEADROOM:
         found.append(f"the fixed-rate generator does only {load_headroom:.2f} times its rate, not {HEADROOM:.0f}")
+    found += [
+        f"{name}: {one.requests_per_s:,.1f}/s of the {fixed_rate:,.1f}/s asked for"
+        for name, one in fixed.items()
+        if one.requests_per_s < RATE_KEPT * fixed_rate
+    ]
     runs = list(medians.items())
     runs += [(f"{name} at the fixed rate", one) for name, one in fixed.items()]
     for name, one in runs:
@@ -237,6 +263,8 @@ def complaints(medians: dict[str, Round], fixed: dict[str, Round], headroom: flo
             found.append(f"{name}: {one.errors} requests failed")
         if one.records_missing or one.records_dropped:
             found.append(f"{name}: {one.records_missing} records missing, {one.records_dropped} dropped")
+        if one.spans_dropped:
+            found.append(f"{name}: {one.spans_dropped} spans dropped")
     return found
 
 

@@ -34,6 +34,7 @@ class Outcome:
 
     rate_asked: float
     rate_done: float = 0.0
+    """Answers over the time until the last of them: less than asked where it fell behind, however long it waited."""
     requests: int = 0
     errors: int = 0
     p50_ms: float = 0.0
@@ -108,6 +109,7 @@ class _Run:
         self._waiting: deque[float] = deque()  # due instants; bounded by rate x seconds, both arguments
         self._latencies: list[float] = []
         self._outstanding = 0
+        self._answered_at = 0.0  # the last time
         self._closed_loop = rate == 0
         self._over = False
 
@@ -131,7 +133,7 @@ class _Run:
         self._over = True
         while (self._outstanding or self._waiting) and time.monotonic() < end + FINISH_S:
             await asyncio.sleep(TICK_S)
-        self._finish(seconds)
+        self._finish(max(seconds, self._answered_at - started))
 
     def _ask(self, connection: _Connection, due_at: float) -> None:
         self._outstanding += 1
@@ -139,7 +141,7 @@ class _Run:
 
     def answered(self, connection: _Connection, due_at: float, status: str) -> None:
         """Notes an answer and gives the connection its next request."""
-        now = time.monotonic()
+        now = self._answered_at = time.monotonic()
         self._outstanding -= 1
         self._latencies.append((now - due_at) * 1000)
         statuses = self.outcome.statuses
@@ -159,11 +161,11 @@ class _Run:
         elif connection in self.idle:
             self.idle.remove(connection)
 
-    def _finish(self, seconds: float) -> None:
+    def _finish(self, took_s: float) -> None:
         ordered = sorted(self._latencies)
         outcome = self.outcome
         outcome.requests = len(ordered)
-        outcome.rate_done = len(ordered) / seconds
+        outcome.rate_done = len(ordered) / took_s
         outcome.errors += self._outstanding + len(self._waiting)
         outcome.errors += sum(count for status, count in outcome.statuses.items() if not status.startswith("2"))
         outcome.p50_ms, outcome.p99_ms = percentile(ordered, 0.5), percentile(ordered, 0.99)

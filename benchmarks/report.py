@@ -12,6 +12,7 @@ _COLUMNS = (
     ("p50 ms", "p50_ms", ".2f"),
     ("p99 ms", "p99_ms", ".2f"),
     ("CPU s/1000", "cpu_s_per_1000", ".4f"),
+    ("worker µs", "worker_cpu_us", ".0f"),
     ("worker core", "worker_core_busy", ".0%"),
     ("of others", "worker_core_foreign", ".0%"),
     ("other core", "other_core_busy", ".0%"),
@@ -19,6 +20,7 @@ _COLUMNS = (
     ("records", "records", ",d"),
     ("missing", "records_missing", "d"),
     ("dropped", "records_dropped", "d"),
+    ("spans lost", "spans_dropped", "d"),
 )
 
 
@@ -43,7 +45,8 @@ def describe(result: dict[str, Any]) -> str:
     ]
     lines.append(f"fixed-rate generator, direct: up to {result['load_capacity_per_s']:,.0f}/s")
     if result["ratio"] is not None:
-        lines.append(f"gateway / plain: {result['ratio']:.2f}")
+        ours, plain = (result["medians"][name]["worker_cpu_us"] for name in ("gateway", "plain"))
+        lines.append(f"gateway / plain: {result['ratio']:.2f}; worker's CPU a request: {ours:.0f} / {plain:.0f} µs")
     for path, took in result["exports"].items():
         lines.append(f"the sink took at {path}: {took['posts']:,} exports, {took['bytes']:,} bytes")
     lines += [f"NOT A RESULT: {complaint}" for complaint in result["complaints"]]

@@ -23,7 +23,7 @@ class DropCounters:
         )
 
     def records(self, reason: str, count: int = 1) -> None:
-        """Lines shed: lines_blocked, behind or malformed."""
+        """Lines shed: lines_blocked, lines_failed, behind or malformed."""
         self._records.labels(reason).inc(count)
 
     def spans(self, reason: str, count: int = 1) -> None:

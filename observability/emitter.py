@@ -30,7 +30,7 @@ RECORD_BYTES_MAX = 256 << 10
 """One record. A few KiB without content; recorded content is capped far below (content_max_bytes, 64 KiB twice)."""
 
 QUEUE_BYTES_MAX = 64 << 20
-"""What may wait for an observer: five seconds of 10,000 records of 1.3 KB, enough for its restart, and a bound on
+"""What may wait for an observer: six seconds of 10,000 records of 1.1 KB, enough for its restart, and a bound on
 what a dead observer costs a worker's memory."""
 
 BATCH_BYTES = 32 << 10
@@ -286,6 +286,9 @@ class Emitter:
 def _dumps_anyhow(record: Any) -> bytes:
     """A record with something that JSON cannot say: a lone surrogate, an integer beyond 64 bits, a foreign type.
 
+    No text of a caller should come here with one (each is bounded where it is read): it is what keeps an oversight from
+    costing the record.
+
     Empty where even that fails (nested without end): such a record has no size that would do, and counts as oversize.
     """
     try:
@@ -301,7 +304,7 @@ def _sayable(value: Any) -> Any:
         return {_sayable(str(key)): _sayable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_sayable(item) for item in value]
-    if value is None or isinstance(value, float | bool):
+    if value is None or isinstance(value, float | bool | orjson.Fragment):
         return value
     if isinstance(value, int) and -(1 << 63) <= value < 1 << 64:
         return value

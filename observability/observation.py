@@ -168,7 +168,7 @@ class Observation:
                 self.first_token_ns = now_ns()
                 if self.on_first_output is not None:
                     self.on_first_output()
-            if not self.first_event_ns:
+            if not self.first_event_ns and findings.events:  # a comment that keeps the connection alive is none
                 self.first_event_ns = now_ns()
 
     def tap_request(self, data: bytes) -> None:

@@ -5,9 +5,11 @@ counts, mapped, and beside it one line of JSON for each of them with its labels.
 (0.3 µs; prometheus-client's own mapped value asks the kernel for the process id each time, 6 µs). A series is made by
 writing its line first and counting then: a process that dies between the two leaves a count of 0. Only the owner of a
 slot writes, its successor goes on where it was, and anybody reads.
+
+The first counts are those of `other` and have no line: where no line can be written (a full disk, too many series),
+the sum is still right. A line that does not read keeps its number, and only its own count is lost to readers.
 """
 
-import contextlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -28,22 +30,26 @@ LABELS: Final = ("model_api", "consumer", "service", "outcome", "status")
 Key = tuple[str, str, str, str, int | str]
 """A value for each of LABELS."""
 
+_OTHERS: Final[tuple[Key, ...]] = tuple((OTHER, OTHER, OTHER, outcome, OTHER) for outcome in names.OUTCOMES)
+"""Whose counts are the first, in this order."""
+
 
 class RequestCounter:
     """Counts finished requests. One for each worker slot, one at a time."""
 
     def __init__(self, folder: Path, slot: int) -> None:
-        """`folder`: of the files, made by the supervisor. OSError where they cannot be."""
+        """`folder`: of the files, made by the supervisor. OSError where they cannot be; no content of theirs is one."""
         path = self._labels = folder / f"requests-{slot}.labels"
         with path.open("a+b") as file:
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)  # a line that was cut by a kill
+            data = path.read_bytes()
+            file.truncate(data.rfind(b"\n") + 1)  # a line that was cut by a kill
         with path.with_suffix(".counts").open("a+b") as file:
             # taken from the disk now: a mapped page that finds no room later would kill the worker (SIGBUS)
             os.posix_fallocate(file.fileno(), 0, SERIES_MAX * 8)
             self._counts = memoryview(mmap.mmap(file.fileno(), SERIES_MAX * 8)).cast("Q")
-        self._rows: dict[Key, int] = {key: row for row, key in enumerate(_keys(path))}
-        for outcome in names.OUTCOMES:
-            self._make((OTHER, OTHER, OTHER, outcome, OTHER))
+        keys = list(_keys(data))
+        self._rows = {key: row for row, key in enumerate(keys[:SERIES_MAX]) if key is not None}
+        self._rows_made = len(keys)
 
     def count(self, model_api: str, consumer: str, service: str, outcome: str, status: int) -> None:
         """Count one finished request. What is unknown is the empty string; `status` as in the record."""
@@ -54,14 +60,11 @@ class RequestCounter:
         self._counts[row] += 1
 
     def _make(self, key: Key) -> int:
-        rows = self._rows
-        if key not in rows and len(rows) < SERIES_MAX:
-            with contextlib.suppress(OSError):  # the disk is full
-                with self._labels.open("ab") as file:
-                    file.write(orjson.dumps(key, option=orjson.OPT_APPEND_NEWLINE))
-                rows[key] = len(rows)
-        row = rows.get(key)
-        return rows[OTHER, OTHER, OTHER, key[3], OTHER] if row is None else row
+        if self._rows_made >= SERIES_MAX or not _append(self._labels, orjson.dumps(key) + b"\n"):
+            return self._rows[OTHER, OTHER, OTHER, key[3], OTHER]
+        row = self._rows[key] = self._rows_made
+        self._rows_made += 1
+        return row
 
 
 def request_totals(folder: Path) -> dict[tuple[str, ...], int]:
@@ -70,17 +73,46 @@ def request_totals(folder: Path) -> dict[tuple[str, ...], int]:
     for path in sorted(folder.glob("requests-*.labels")):
         try:
             counts = memoryview(path.with_suffix(".counts").read_bytes()).cast("Q")
-            keys = list(_keys(path))
-        except (OSError, ValueError, TypeError):
+            keys = list(_keys(path.read_bytes()))
+        except (OSError, TypeError):  # TypeError: no whole number of counts
             continue
         for key, count in zip(keys, counts, strict=False):
-            if count:
+            if count and key is not None:
                 labels = tuple(map(str, key))
                 totals[labels] = totals.get(labels, 0) + count
     return totals
 
 
-def _keys(path: Path) -> Iterator[Key]:
-    for line in path.read_bytes().splitlines():
-        model_api, consumer, service, outcome, status = orjson.loads(line)
-        yield model_api, consumer, service, outcome, status
+def _append(path: Path, line: bytes) -> bool:
+    """Write a whole line or, where the disk has no room for it, nothing: half a line would spoil the next one."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        end = os.fstat(fd).st_size
+        try:
+            if os.write(fd, line) == len(line):
+                return True
+        except OSError:
+            return False
+        os.ftruncate(fd, end)
+        return False
+    finally:
+        os.close(fd)
+
+
+def _keys(labels: bytes) -> Iterator[Key | None]:
+    """The key of each row, None for a line that is none. What follows the last line end is a line being written."""
+    yield from _OTHERS
+    for line in labels.split(b"\n")[:-1]:
+        yield _key(line)
+
+
+def _key(line: bytes) -> Key | None:
+    try:
+        model_api, consumer, service, outcome, status = values = orjson.loads(line)
+    except (ValueError, TypeError):
+        return None
+    well = all(isinstance(value, str) for value in values[:4]) and isinstance(status, int | str)
+    return (model_api, consumer, service, outcome, status) if well else None

@@ -69,10 +69,10 @@ class Edge(Intake):
             self._surplus_at = time.monotonic()
             self._server.surplus += 1
             self._lingering_time = SURPLUS_S
-        self._server.live.add(self)
+        self._server.enter(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.live.discard(self)
+        self._server.leave(self)
         self._server.surplus -= bool(self._surplus_at)
         self.channel = None
         self._tail.clear()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from observability.board import Cell
 from proxy import tcp
 from proxy.config.snapshot import Limits
 from proxy.edge import READ_BUFFER_BYTES, Edge
@@ -17,14 +18,24 @@ from proxy.intake import MAX_HEADERS
 LINGERING_S: Final = 5.0
 """How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
 
+_CONNECTIONS: Final = int(Cell.CONNECTIONS)  # to index with a member of an enumeration costs more than to count
+
 
 class EdgeServer(web.Server):
-    """Makes an `Edge` for each connection. `handler` is what serves a request, the middleware included."""
+    """Makes an `Edge` for each connection. `handler` is what serves a request, the middleware included.
+
+    `row`: the worker's of the board, for the number of connections.
+    """
 
     def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: Limits, **options: Any
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        limits: Limits,
+        row: memoryview,
+        **options: Any,
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
+        self._row = row
         self.limits = limits
         self.live: set[Edge] = set()
         self.surplus = 0
@@ -52,6 +63,16 @@ class EdgeServer(web.Server):
     def __call__(self) -> Edge:
         """A new connection's protocol; unlike aiohttp's, an option that it does not know is an error."""
         return Edge(self, **self._options)
+
+    def enter(self, edge: Edge) -> None:
+        """A connection was made."""
+        self.live.add(edge)
+        self._row[_CONNECTIONS] = len(self.live)
+
+    def leave(self, edge: Edge) -> None:
+        """It was lost."""
+        self.live.discard(edge)
+        self._row[_CONNECTIONS] = len(self.live)
 
     def _assert_settings(self) -> None:
         edge = self()

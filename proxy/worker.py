@@ -93,7 +93,7 @@ class Worker:
         handler = Handler(snapshot, pipeline, self._row)
         counter = RequestCounter(arguments.runtime / METRICS, arguments.slot)
         middleware = ObservationMiddleware(emitter, counter, self._row, sampler(os.environ))
-        server = EdgeServer(middleware.wrap(handler), snapshot.limits)
+        server = EdgeServer(middleware.wrap(handler), snapshot.limits, self._row)
         listener = await loop.create_server(server, sock=socket.socket(fileno=arguments.fd))
         for number in (signal.SIGTERM, signal.SIGINT):
             # Ctrl-C reaches the whole process group; the supervisor decides, and sends SIGTERM

@@ -25,12 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(options.runtime / "metrics")))
     folder.mkdir(exist_ok=True)
     import uvloop  # noqa: PLC0415
-    from prometheus_client import values  # noqa: PLC0415
 
-    # By default it asks the kernel who it is for each count, 9 of 72 µs a record; this process never forks.
-    process_id = os.getpid()
-    values.ValueClass = values.MultiProcessValue(lambda: process_id)  # type: ignore[no-untyped-call]
+    from observability.observer import metric_files  # noqa: PLC0415
 
+    metric_files.set_up()
     from observability.observer.process import observe  # noqa: PLC0415
 
     uvloop.run(observe(options.index, options.runtime))

@@ -13,7 +13,8 @@ from observability.counters import DropCounters
 from observability.observer.intake import Intake
 from observability.observer.metrics import RecordMetrics
 from observability.observer.sinks import RecordSinks
-from observability.observer.tracing import open_export, span_encoder, tracing_of
+from observability.observer.spans import SpanEncoder
+from observability.observer.tracing import open_export, tracing_of
 
 LINES_TIMEOUT_S = 2.0
 SPANS_TIMEOUT_S = 5.0
@@ -36,8 +37,13 @@ async def observe(index: int, runtime: Path) -> None:
     tracing = tracing_of(os.environ)
     for complaint in tracing.complaints:
         logger.warning("environment_not_understood", complaint=complaint)
-    export = open_export(os.environ, tracing, lines, drops.spans) if tracing.exporters else None
-    spans = (span_encoder(), export) if export is not None else None
+    export = None
+    if tracing.exporters:
+        try:
+            export = open_export(os.environ, tracing, lines, drops.spans)
+        except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost the log and the metrics
+            logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
+    spans = (SpanEncoder(tracing.length_max), export) if export is not None else None
     sinks = RecordSinks(RecordMetrics(), lines, drops, spans)
     intake = Intake(socket_path(runtime, index), loop, sinks)
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))

@@ -93,12 +93,12 @@ class RecordSinks:
         count = len(lines)
         drops = self._drops
 
-        def written(well: bool) -> None:
-            if not well:
-                drops.records("lines_failed", count)
+        def settle(lost: int) -> None:
+            if lost:
+                drops.records("lines_failed", lost)
             settled()
 
-        if not self._lines.write(b"".join(lines), written):
+        if not self._lines.write(b"".join(lines), settle):
             drops.records("lines_blocked", count)
             settled()
 

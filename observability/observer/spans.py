@@ -17,6 +17,9 @@ from observability.record import Attempt, ClientSpan, Record
 
 _UPSTREAM_FAILED = frozenset({names.OUTCOME_UPSTREAM_ERROR, names.OUTCOME_UPSTREAM_ABORTED})
 
+_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+"""Those of RFC 9110 and RFC 5789: a client that makes up methods makes up no names of spans."""
+
 FIELDS_KNOWN_MAX = 4096
 """Names of fields and labels remembered. The contract has about 60, labels come from the configuration."""
 
@@ -135,9 +138,8 @@ class SpanEncoder:
     def _attempt(self, trace: _Trace, attempt: Attempt, number: int, parent: bytes) -> bytes:
         status = attempt.get("status")
         error = attempt.get("error") or (str(status) if status is not None and status >= 400 else None)
-        method = _method(trace.fields)
         attributes = [
-            self._field(names.HTTP_REQUEST_METHOD).encode(method),
+            self._field(names.HTTP_REQUEST_METHOD).encode(trace.fields.get(names.HTTP_REQUEST_METHOD, "_OTHER")),
             self._field(names.SLUICEWAY_SERVICE).encode(attempt["service"]),
             self._field(names.SLUICEWAY_VERDICT).encode(attempt["verdict"]),
         ]
@@ -155,7 +157,7 @@ class SpanEncoder:
             parent_span_id=parent,
             parent_is_remote=False,
             tracestate=trace.tracestate,
-            name=method,
+            name=_method(trace.fields),
             kind=KIND_CLIENT,
             start_ns=attempt["start_ns"],
             end_ns=attempt["end_ns"],
@@ -171,9 +173,9 @@ class SpanEncoder:
 
 
 def _method(fields: dict[str, Any]) -> str:
-    """A request so broken that it has no method is named HTTP, as the conventions want it."""
-    method: str = fields.get(names.HTTP_REQUEST_METHOD) or "HTTP"
-    return method
+    """As spans are named: the conventions want HTTP for a method that they do not know, or where there was none."""
+    method: str = fields.get(names.HTTP_REQUEST_METHOD, "")
+    return method if method in _METHODS else "HTTP"
 
 
 def _server_name(fields: dict[str, Any]) -> str:

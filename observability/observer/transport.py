@@ -10,6 +10,7 @@ This module is the only one that knows them. Where a later version has moved the
 and encoded again: slow, but they arrive. A test fails in that case, so that it does not stay unseen.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, cast, overload
 
@@ -19,9 +20,24 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
-from observability.observer.export import Transport
+from observability.observer.export import Transport, say_not_delivered
 from observability.observer.readable import readable_spans
 from observability.observer.tracing import Tracing
+
+
+def log_what_exporters_say() -> None:
+    """Their words (an error that passes, a refusal) become the reason in a line of ours, whose event is always one."""
+    logger = logging.getLogger("opentelemetry.exporter")
+    logger.handlers[:] = [_Reasons()]
+    logger.propagate = False
+
+
+class _Reasons(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            say_not_delivered(record.getMessage(), record.levelno)
+        except Exception:  # noqa: BLE001  (as in observability.log)
+            self.handleError(record)
 
 
 def open_transport(tracing: Tracing, console: IO[str]) -> Transport:

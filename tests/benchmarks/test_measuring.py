@@ -46,7 +46,17 @@ async def test_the_generator_keeps_its_rate_and_counts_every_answer(upstream: Up
         {"200": outcome.requests},
     )
     assert upstream.ledger.stats()["requests"] == outcome.requests
+    assert outcome.rate_done == pytest.approx(200, rel=0.1)
     assert 0 < outcome.p50_ms <= outcome.p99_ms <= outcome.max_ms
+
+
+async def test_a_rate_that_was_not_kept_shows(upstream: Upstream) -> None:
+    """An upstream that carries 100 a second (10 connections, 100 ms each) is asked for 250."""
+    outcome = await load.generate(
+        upstream.url + "/sim:head-delay-ms=100" + CHAT, rate=250, seconds=0.8, body=REQUEST, headers={}, connections=10
+    )
+    assert (outcome.requests, outcome.errors) == (pytest.approx(200, abs=2), 0)
+    assert 40 < outcome.rate_done < 105
 
 
 async def test_the_generator_reads_chunked_answers_in_a_closed_loop(upstream: Upstream) -> None:
@@ -130,11 +140,17 @@ def test_medians_sum_counts_and_keep_what_is_unknown() -> None:
 
 
 def test_complaints() -> None:
-    good = bench.Round(10, 5.0, 1.0, 3.0, 0, records=10, records_missing=0, records_dropped=0)
-    bad = bench.Round(10, 5.0, 1.0, 3.0, 2, records=9, records_missing=1, records_dropped=0)
-    assert bench.complaints({"gateway": good}, {"gateway": good}, 2.0, 2.0) == []
-    found = bench.complaints({"gateway": good}, {"gateway": bad}, 1.5, 1.9)
-    assert len(found) == 4
+    well = {"records": 10, "records_missing": 0, "records_dropped": 0, "spans_dropped": 0}
+    good = bench.Round(10, 5.0, 1.0, 3.0, 0, **well)
+    bad = bench.Round(10, 4.8, 1.0, 3.0, 2, records=9, records_missing=1, records_dropped=0, spans_dropped=2)
+    assert bench.complaints({"gateway": good}, {"gateway": good}, 2.0, 2.0, 5.0) == []
+    found = bench.complaints({"gateway": good}, {"gateway": bad}, 1.5, 1.9, 5.0)
+    assert len(found) == 6
+    assert "gateway at the fixed rate: 2 spans dropped" in found
+    assert "gateway: 4.8/s of the 5.0/s asked for" in found
+    slow = bench.Round(10, 4.0, 1.0, 3.0, 0, **well)
+    found = bench.complaints({"gateway": good}, {"gateway": slow}, 2.0, 2.0, 5.0)
+    assert found == ["gateway: 4.0/s of the 5.0/s asked for"]
 
 
 def test_the_report_shows_every_figure_and_complaint(tmp_path: Path) -> None:
@@ -154,7 +170,8 @@ def test_the_report_shows_every_figure_and_complaint(tmp_path: Path) -> None:
         "complaints": ["too slow"],
     }
     text = report.describe(result)
-    for part in ("cpu: Abacus", "gateway at 4/s", "/v1/traces: 2 exports, 3,000 bytes", "NOT A RESULT: too slow"):
+    parts = ("cpu: Abacus", "gateway at 4/s", "/v1/traces: 2 exports, 3,000 bytes", "a request: 0 / 0 µs")
+    for part in (*parts, "NOT A RESULT: too slow"):
         assert part in text
     assert json.loads(Path(report.save(result, tmp_path)).read_text()) == result
 

@@ -46,6 +46,8 @@ class Lines:
     async def read(self, stream: asyncio.StreamReader) -> None:
         """Until the end of the stream."""
         while line := await stream.readline():
+            if line == b"\n":  # after a kill: the next writer ended a line that might have been cut
+                continue
             async with self._came:
                 try:
                     self.all.append(orjson.loads(line))

@@ -99,7 +99,7 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
     with tempfile.TemporaryDirectory() as folder:
         counter = RequestCounter(Path(folder), 0)  # mapped: it needs its name no longer
     middleware = ObservationMiddleware(worker, counter, worker.row, lambda _: True)
-    worker.server = EdgeServer(middleware.wrap(worker.handler), snapshot.limits)
+    worker.server = EdgeServer(middleware.wrap(worker.handler), snapshot.limits, worker.row)
     listener = await asyncio.get_running_loop().create_server(worker.server, worker.host, 0)
     worker.port = listener.sockets[0].getsockname()[1]
     try:

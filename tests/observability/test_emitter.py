@@ -5,19 +5,28 @@ After every story the books must balance: what was handed over is in exactly one
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from observability import emitter as emitter_module
 from observability import names
 from observability.board import CELLS, DROP_REASONS, Cell
 from observability.emitter import Emitter
+from observability.facts import pack, unpack
+from observability.observation import Attempt, Observation
 from observability.observer.intake import Intake, Load
+from observability.observer.logs import LineEncoder
+from observability.observer.naming import record_of
+from observability.observer.spans import SpanEncoder
 from observability.record import Record
+from observability.sampling import TraceContext
 from tests.observability.records import record
 
 Settled = Callable[[int], None]
@@ -175,7 +184,6 @@ async def test_records_wait_for_an_observer_that_comes_later(path, row):
     loop = asyncio.get_running_loop()
     emitter = Emitter(path, row, loop)
     emitter.hand_over(record())
-    assert not emitter.connected
     sinks = Sinks()
     intake = Intake(path, loop, sinks)
     await sinks.until(1)
@@ -309,6 +317,44 @@ async def test_what_json_cannot_say_is_said_as_well_as_it_can(path, row):
     assert_balanced(row)
     intake.drain()
     intake.close()
+
+
+TEXTS = st.binary(max_size=20).map(lambda data: data.decode("utf-8", "surrogateescape"))
+"""As a header's bytes are read: most have lone surrogates, for bytes that are no UTF-8."""
+SAID = ("method", "path", "protocol_version", "client_address", "user_agent", "client_request_id", "consumer")
+SAID += ("service", "error_type", "error_origin", "error_message")
+"""The fields of an Observation that somebody outside may have a hand in."""
+
+
+@settings(deadline=None, max_examples=25)
+@given(said=st.fixed_dictionaries(dict.fromkeys(SAID, TEXTS)), state=TEXTS, label=TEXTS, where=TEXTS)
+def test_no_text_makes_a_record_vanish(said, state, label, where):
+    async def story(folder: Path) -> list:
+        row = memoryview(bytearray(CELLS * 8)).cast("Q")
+        sinks = Sinks()
+        intake = Intake(folder / "socket", asyncio.get_running_loop(), sinks)
+        emitter = Emitter(folder / "socket", row, asyncio.get_running_loop())
+        emitter.hand_over(pack(observation, observation.accepted_ns))
+        await emitter.close(20)
+        intake.drain()
+        intake.close()
+        assert dropped(row) == {}
+        return sinks.records
+
+    observation = Observation("0" * 32, TraceContext("a" * 32, "b" * 16, state, True), "c" * 16, "d" * 16)
+    for name, text in said.items():
+        setattr(observation, name, text)
+    observation.route_fields = orjson.Fragment(b'{"http.route":"/v1/chat/completions"}')
+    observation.labels = {label: label}
+    observation.status, observation.outcome = 200, names.OUTCOME_OK
+    observation.attempts = [Attempt(where, where, 1, "done")]
+    observation.attempts[0].error = where
+    with tempfile.TemporaryDirectory() as folder:
+        [packed] = asyncio.run(story(Path(folder)))
+    named = record_of(unpack(packed))
+    assert named["fields"][names.HTTP_ROUTE] == "/v1/chat/completions"
+    assert orjson.loads(LineEncoder().encode(named))[names.SLUICEWAY_REQUEST_ID] == "0" * 32
+    assert len(SpanEncoder().encode(named)) == 2
 
 
 async def test_closing_without_an_observer_counts_what_is_left(path, row):

@@ -6,6 +6,7 @@ import socket
 import orjson
 import pytest
 
+from observability.board import CELLS, Cell
 from proxy.config.snapshot import Limits
 from proxy.server import EdgeServer
 from tests.fakes.raw import RawClient, connect
@@ -337,11 +338,20 @@ async def test_connections_above_the_limit_are_answered_503() -> None:
         assert (await worker.fields())["sluiceway.error.origin"] == "gateway"
 
 
+async def test_connections_are_counted() -> None:
+    async with running(document_of("http://127.0.0.1:9")) as worker:
+        async with connect(worker.port):
+            async with connect(worker.port):
+                await _until(lambda: worker.row[Cell.CONNECTIONS] == 2)
+            await _until(lambda: worker.row[Cell.CONNECTIONS] == 1)
+        await _until(lambda: worker.row[Cell.CONNECTIONS] == 0)
+
+
 async def test_an_option_that_aiohttp_does_not_know_is_an_error(limits: Limits) -> None:
     async def nothing(request: object) -> None: ...
 
     with pytest.raises(TypeError):
-        EdgeServer(nothing, limits, no_such_option=1)  # type: ignore[arg-type]
+        EdgeServer(nothing, limits, memoryview(bytearray(CELLS * 8)).cast("Q"), no_such_option=1)  # type: ignore[arg-type]
 
 
 @pytest.fixture

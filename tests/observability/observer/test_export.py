@@ -2,12 +2,14 @@
 
 import asyncio
 import io
+import logging
 import threading
 from collections import Counter
 from concurrent import futures
 
 import grpc
 import pytest
+import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
@@ -252,10 +254,64 @@ def test_values_that_are_not_understood_are_named():
         "OTEL_TRACES_EXPORTER": "zipkin",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "many",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "1s",
+        "OTEL_TRACES_SAMPLER": "jaeger_remote",
     }
     tracing = tracing_of(environ)
     assert tracing.exporters == ()
-    assert [complaint.split(":")[0] for complaint in tracing.complaints] == [
-        "OTEL_TRACES_EXPORTER",
-        "OTEL_EXPORTER_OTLP_PROTOCOL",
-    ]
+    assert (tracing.length_max, tracing.batch_spans, tracing.delay_ms) == (None, 512, 1000)
+    assert {complaint.split(":")[0] for complaint in tracing.complaints} == set(environ) - {
+        "OTEL_EXPORTER_OTLP_ENDPOINT"
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "length_max"),
+    [
+        ({}, None),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9"}, 9),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0"}, 0),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": ""}, 9),
+    ],
+)
+def test_the_length_of_values(environ, length_max):
+    tracing = tracing_of(environ)
+    assert (tracing.length_max, tracing.complaints) == (length_max, ())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "right"),
+    [
+        ("collector:4318", "http://collector:4318"),
+        ("otel.test", "http://otel.test"),
+        ("//otel.test:4318", "http://collector:4318"),
+        ("http://", "http://collector:4318"),
+        ("[::1", "http://collector:4318"),
+        ("https://collector", None),
+    ],
+)
+def test_an_endpoint_that_is_no_url(endpoint, right):
+    complaints = tracing_of({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint}).complaints
+    expected = [f"one like {right} would be right"] if right else []
+    assert [complaint.partition("; ")[2] for complaint in complaints] == expected
+
+
+async def test_what_an_exporter_says_is_the_reason_in_a_line_of_ours(monkeypatch, tmp_path, unused_tcp_port):
+    """Here the line is structlog's own, printed; in a process it is JSON (`observability.log`)."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:secret@127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    logger = logging.getLogger("opentelemetry.exporter")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    transport.log_what_exporters_say()
+    drops = Drops()
+    with structlog.testing.capture_logs() as lines:
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        await asyncio.to_thread(export.close, 10)
+    assert lines
+    assert {line["event"] for line in lines} == {"spans_not_delivered"}
+    assert all(line["reason"] and "secret" not in line["reason"] for line in lines)

@@ -83,9 +83,11 @@ def test_a_refused_request_is_one_span_named_by_its_method():
     assert not failed(server)
 
 
-def test_bytes_that_were_no_request_are_named_http():
-    (server,) = spans_of(record({names.HTTP_REQUEST_METHOD: None, names.HTTP_ROUTE: None}, client=None))
-    assert server.name == "HTTP"
+@pytest.mark.parametrize(("method", "name"), [("_OTHER", "HTTP"), ("FROB17", "HTTP"), ("PATCH", "PATCH")])
+def test_a_method_that_the_conventions_do_not_know_names_no_span(method, name):
+    (server,) = spans_of(record({names.HTTP_REQUEST_METHOD: method, names.HTTP_ROUTE: None}, client=None))
+    assert server.name == name
+    assert attributes_of(server)["http.request.method"] == method
 
 
 @pytest.mark.parametrize("switch", ["sampled", "tracing"])

@@ -1,0 +1,59 @@
+"""The observer as a process of its own: what it says of its environment, and that it starts all the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+GRPC = ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+
+
+def lines_of(runtime: Path, environ: dict[str, str]) -> list[dict]:
+    """The lines of an observer that starts and is ended at once."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    command = [sys.executable, "-m", "observability.observer", "--index", "0", "--runtime", str(runtime)]
+    lines = []
+    with subprocess.Popen(command, env=clean | environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as observer:
+        try:
+            assert observer.stdout is not None
+            for line in observer.stdout:
+                lines.append(orjson.loads(line))
+                if lines[-1]["event"] == "observer_started":
+                    observer.terminate()
+            assert observer.stderr is not None
+            assert observer.stderr.read() == b""
+            assert observer.wait(20) == 0
+        finally:
+            observer.kill()
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("environ", "complaints"),
+    [
+        (ENDPOINT, []),
+        (ENDPOINT | {"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-1"}, ["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT: -1 "]),
+        (GRPC | {"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, ["OTEL_EXPORTER_OTLP_TIMEOUT: 5s "]),
+        (GRPC | {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, ["OTEL_EXPORTER_OTLP_COMPRESSION: zstd "]),
+        (GRPC | {"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}, []),
+        (GRPC | {"OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES": "NONE_OF_THEM"}, ["KeyError("]),
+        (
+            ENDPOINT | {"OTEL_EXPORTER_OTLP_HEADERS": "authorization: Bearer sk-secret"},
+            ["OTEL_EXPORTER_OTLP_HEADERS: one of them "],
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "u:sk-secret@c:4318"},
+            ["OTEL_EXPORTER_OTLP_ENDPOINT: not an HTTP URL; "],
+        ),
+    ],
+)
+def test_no_variable_keeps_it_from_starting(tmp_path, environ, complaints):
+    lines = lines_of(tmp_path, environ)
+    assert lines[-1]["event"] == "observer_stopped"
+    said = [line["complaint"] for line in lines if line["event"] == "environment_not_understood"]
+    assert [text[: len(start)] for text, start in zip(said, complaints, strict=True)] == complaints
+    assert not any("sk-secret" in str(line) for line in lines)
