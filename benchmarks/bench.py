@@ -4,7 +4,7 @@ Method. Two cores. On one of them the contestant's worker alone: the gateway's (
 ``proxy.worker``), or the whole plain proxy. On the other everything else: the generator (wrk), the upstream (nginx with
 one fixed answer), the OTLP sink (nginx), the gateway's supervisor, control and observer. Same small chat request for
 both, 64 kept-alive connections, rounds interleaved (gateway, plain, gateway, plain, …) after a warm-up, medians over
-the rounds.
+the rounds. ``routed`` is the same gateway through a Model API that routes by model with a fallback armed.
 
 The gateway has everything on: consumer key, a span pair for every request exported over OTLP, metrics, a log line for
 every request. After each of its rounds the run waits until its lines are written, so that its observer does not work
@@ -30,11 +30,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.contestants import ANSWER, CHAT_PATH, KEY, REQUEST, Bench, Contestant, NotReadyError, metric
+from benchmarks.contestants import (
+    ANSWER,
+    CHAT_PATH,
+    KEY,
+    REQUEST,
+    ROUTED_PATH,
+    Bench,
+    Contestant,
+    NotReadyError,
+    metric,
+)
 from benchmarks.report import describe, save
 
 CONNECTIONS = 64
@@ -198,6 +208,9 @@ def run(plan: Plan, only: str | None, folder: Path) -> dict[str, object]:
         bench.start_nginx()
         starters = {"gateway": bench.start_gateway, "plain": bench.start_plain}
         contestants = [start() for name, start in starters.items() if only in (None, name)]
+        if only is None:  # the same gateway by another path: its model is looked for, and a fallback is armed
+            gateway = contestants[0]
+            contestants.append(replace(gateway, name="routed", url=gateway.url + ROUTED_PATH))
         direct = generate(bench, bench.upstream_url, plan.direct_s)
         _, load_capacity = generate_fixed(bench, bench.upstream_url, 0, plan.direct_s)
         for contestant in contestants:
@@ -222,7 +235,8 @@ def run(plan: Plan, only: str | None, folder: Path) -> dict[str, object]:
         "bytes": {"request": len(REQUEST), "response": len(ANSWER)},
         "rounds": {name: [asdict(one) for one in done] for name, done in rounds.items()},
         "medians": {name: asdict(one) for name, one in medians.items()},
-        "ratio": _ratio(medians),
+        "ratio": _ratio(medians, "gateway", "plain"),
+        "routed_ratio": _ratio(medians, "routed", "gateway"),
         "fixed": {"rate": fixed_rate, **{name: asdict(one) for name, one in fixed.items()}},
         "direct": asdict(direct),
         "load_capacity_per_s": load_capacity,
@@ -232,10 +246,10 @@ def run(plan: Plan, only: str | None, folder: Path) -> dict[str, object]:
     }
 
 
-def _ratio(medians: dict[str, Round]) -> float | None:
-    if len(medians) < 2:
+def _ratio(medians: dict[str, Round], one: str, other: str) -> float | None:
+    if one not in medians or other not in medians:
         return None
-    return medians["gateway"].requests_per_s / medians["plain"].requests_per_s
+    return medians[one].requests_per_s / medians[other].requests_per_s
 
 
 def complaints(

@@ -47,6 +47,8 @@ def describe(result: dict[str, Any]) -> str:
     if result["ratio"] is not None:
         ours, plain = (result["medians"][name]["worker_cpu_us"] for name in ("gateway", "plain"))
         lines.append(f"gateway / plain: {result['ratio']:.2f}; worker's CPU a request: {ours:.0f} / {plain:.0f} µs")
+    if result["routed_ratio"] is not None:
+        lines.append(f"routed / gateway: {result['routed_ratio']:.2f}")
     for path, took in result["exports"].items():
         lines.append(f"the sink took at {path}: {took['posts']:,} exports, {took['bytes']:,} bytes")
     lines += [f"NOT A RESULT: {complaint}" for complaint in result["complaints"]]

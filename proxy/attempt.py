@@ -236,7 +236,6 @@ class Attempt:
             (*auth, *service.headers, *self._trace_lines()),
             content_length=None if rewritten else length,
             chunked=payload is None and (body.chunked or rewritten),
-            pass_trace=service.propagate_trace,
             pass_codings=not (exchange.usage_asked or rewritten),
         )
 
@@ -247,7 +246,9 @@ class Attempt:
         observation = self._exchange.observation
         flags = "01" if observation.sampled else "00"
         parent = f"00-{observation.trace.trace_id}-{observation.client_span_id}-{flags}"
-        return ((b"traceparent", parent.encode("ascii")),)
+        lines = ((b"traceparent", parent.encode("ascii")),)
+        state = observation.trace.tracestate
+        return lines if state is None else (*lines, (b"tracestate", state.encode("ascii")))
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 

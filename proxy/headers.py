@@ -2,7 +2,7 @@
 
 Lines pass in their order and with the bytes they came with. Taken out: hop-by-hop fields and those that `Connection`
 names (RFC 9110 §7.6.1), credentials (written anew as the provider wants them), `x-sluiceway-*` of either side, and
-what an upstream must not see (`baggage`; trace headers where the service does not ask for them).
+what an upstream must not see (`baggage`, and the caller's trace headers: where a service asks for them it gets ours).
 """
 
 from collections.abc import Iterable
@@ -25,8 +25,8 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key", b"api-key"))
-_TRACE_NAMES: Final = frozenset((b"traceparent", b"tracestate"))
-_NEVER_UPSTREAM: Final = HOP_BY_HOP | CREDENTIALS | {b"host", b"content-length", b"expect", b"baggage"}
+_OURS_TO_SAY: Final = frozenset((b"host", b"content-length", b"expect", b"baggage", b"traceparent", b"tracestate"))
+_NEVER_UPSTREAM: Final = HOP_BY_HOP | CREDENTIALS | _OURS_TO_SAY
 _NOBODY: Final[frozenset[bytes]] = frozenset()
 _USUAL_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 OWN_PREFIX: Final = b"x-sluiceway-"
@@ -39,8 +39,6 @@ PASS: Final = 0
 DROP: Final = 1
 CODINGS: Final = 2
 """Accept-Encoding: narrowed."""
-TRACE: Final = 3
-"""Passed where the service asks for it."""
 LENGTH: Final = 4
 """Content-Length of a response: passed where the framing stays, and whatever `Connection` names: it is the framing."""
 CONNECTION: Final = 5
@@ -70,9 +68,7 @@ class _Fates(dict[bytes, int]):
 
 
 _UPSTREAM: Final = _Fates(
-    dict.fromkeys(_NEVER_UPSTREAM, DROP)
-    | dict.fromkeys(_TRACE_NAMES, TRACE)
-    | {b"accept-encoding": CODINGS, b"connection": CONNECTION}
+    dict.fromkeys(_NEVER_UPSTREAM, DROP) | {b"accept-encoding": CODINGS, b"connection": CONNECTION}
 )
 _DOWNSTREAM: Final = _Fates(dict.fromkeys(HOP_BY_HOP, DROP) | {b"content-length": LENGTH})
 
@@ -109,7 +105,6 @@ def request_head(
     *,
     content_length: int | None,
     chunked: bool,
-    pass_trace: bool,
     pass_codings: bool,
 ) -> bytes:
     """The head for the upstream. `added_lines` (the service's own) replace client lines of the same name.
@@ -135,15 +130,12 @@ def request_head(
                 added,
                 content_length=content_length,
                 chunked=chunked,
-                pass_trace=pass_trace,
                 pass_codings=pass_codings,
             )
         elif fate == CODINGS:
             narrowed = narrow_codings(value) if pass_codings else b""
             if narrowed and b"accept-encoding" not in dropped:
                 parts += (name, b": ", narrowed, b"\r\n")
-        elif fate == TRACE and pass_trace and name.lower() not in dropped:
-            parts += (name, b": ", value, b"\r\n")
     for name, value in added:
         parts += (name, b": ", value, b"\r\n")
     if chunked:

@@ -166,6 +166,7 @@ def test_the_report_shows_every_figure_and_complaint(tmp_path: Path) -> None:
         "load_capacity_per_s": 50.0,
         "headroom": 1.0,
         "ratio": 1.0,
+        "routed_ratio": 0.95,
         "exports": {"/v1/traces": {"posts": 2, "bytes": 3000}},
         "complaints": ["too slow"],
     }

@@ -34,7 +34,6 @@ def asked(client: Lines, added: Lines, *, pass_codings: bool = True) -> list[byt
         added,
         content_length=None,
         chunked=False,
-        pass_trace=False,
         pass_codings=pass_codings,
     )
     return head.split(b"\r\n")[2:-2]
