@@ -17,7 +17,7 @@ from proxy.cooldown import retry_after_s
 from proxy.deadline import FirstOutput
 from proxy.errors import GatewayError, UpstreamError
 from proxy.exchange import Exchange
-from proxy.headers import request_head
+from proxy.headers import Added, added, request_head
 from proxy.opening import Kept, first_output, rest
 from proxy.relay import EVENT_STREAM, media_type, open_scanner, relay
 from proxy.routing import Choice, Plan
@@ -100,6 +100,9 @@ class Attempt:
         except GatewayError as error:
             record.error, record.verdict = error.kind, Verdict.GIVE_UP
             raise
+        except (asyncio.CancelledError, ConnectionError):
+            record.verdict = Verdict.CLIENT_LEFT
+            raise
         finally:
             self._plan.release()
             record.end_ns = now_ns()
@@ -171,7 +174,6 @@ class Attempt:
             exchange.body.let_go()  # from here on nothing is tried again
             if not exchange.body.complete:  # answered early: what the client still sends is not read as a request
                 exchange.keep_alive = False
-            self._record.verdict = Verdict.CUT  # unless the relay gets to its end
             await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
             self._record.verdict = Verdict.DONE
             return _DONE
@@ -215,16 +217,11 @@ class Attempt:
 
     def _request_head(self, payload: bytes | None, *, rewritten: bool) -> bytes:
         exchange, service = self._exchange, self._choice.target.service
-        model_api, body = self._route.model_api, exchange.body
+        body = exchange.body
         target = self._route.upstream_path(service)
         if exchange.path.endswith("/"):
             target += "/"
         target += exchange.query
-        protocol = self._route.operation.protocol
-        if model_api.auth == "passthrough":
-            auth = service.provider.auth_headers(exchange.credential, protocol)
-        else:
-            auth = self._choice.key.auth_headers.get(protocol, ())
         length = body.content_length if payload is None else len(payload)
         if length is None and body.empty and exchange.method not in BODILESS:
             length = 0
@@ -233,11 +230,22 @@ class Attempt:
             target.encode("utf-8", "surrogateescape"),
             service.host_header,
             exchange.raw_headers,
-            (*auth, *service.headers, *self._trace_lines()),
+            self._own_lines(),
             content_length=None if rewritten else length,
             chunked=payload is None and (body.chunked or rewritten),
             pass_codings=not (exchange.usage_asked or rewritten),
         )
+
+    def _own_lines(self) -> Added:
+        """The lines of the gateway's: credentials, the service's headers, our trace context where it wants one."""
+        service, protocol = self._choice.target.service, self._route.operation.protocol
+        passthrough = self._route.model_api.auth == "passthrough"
+        if not passthrough and not service.propagate_trace:
+            return self._choice.key.added[protocol]
+        auth = self._choice.key.auth_headers[protocol]
+        if passthrough:
+            auth = service.provider.auth_headers(self._exchange.credential, protocol)
+        return added((*auth, *service.headers, *self._trace_lines()))
 
     def _trace_lines(self) -> tuple[tuple[bytes, bytes], ...]:
         """Our CLIENT span as the upstream's parent, where the service is one of ours (`propagate_trace`)."""

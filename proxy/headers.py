@@ -7,7 +7,7 @@ what an upstream must not see (`baggage`, and the caller's trace headers: where 
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 Lines = Iterable[tuple[bytes, bytes]]
 
@@ -96,25 +96,37 @@ def _without_named(lines: Lines) -> list[tuple[bytes, bytes]]:
     return [(name, value) for low, name, value in lowered if low != b"connection" and low not in named]
 
 
+class Added(NamedTuple):
+    """Lines of the gateway's own for an upstream, as they are written, and the names of client lines they replace."""
+
+    block: bytes
+    replaced: frozenset[bytes]
+
+
+def added(lines: Lines) -> Added:
+    """Prepare lines; their names are in lower case."""
+    block = b"".join(b"%s: %s\r\n" % line for line in lines)
+    return Added(block, frozenset(name for name, _ in lines if name not in CREDENTIALS))  # credentials go anyway
+
+
 def request_head(
     method: bytes,
     target: bytes,
     host: bytes,
     client_lines: Lines,
-    added_lines: Lines,
+    own: Added,
     *,
     content_length: int | None,
     chunked: bool,
     pass_codings: bool,
 ) -> bytes:
-    """The head for the upstream. `added_lines` (the service's own) replace client lines of the same name.
+    """The head for the upstream. `own` lines (the service's) replace client lines of the same name.
 
     `content_length` None and not `chunked`: no body. `pass_codings` False leaves `Accept-Encoding` out, so that the
     answer comes unencoded.
     """
     parts = [method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
-    added = tuple(added_lines)
-    dropped = [name for name, _ in added if name not in CREDENTIALS]  # credentials go anyway
+    dropped = own.replaced
     fates = _UPSTREAM
     for name, value in client_lines:
         fate = fates[name]
@@ -127,7 +139,7 @@ def request_head(
                 target,
                 host,
                 _without_named(client_lines),
-                added,
+                own,
                 content_length=content_length,
                 chunked=chunked,
                 pass_codings=pass_codings,
@@ -136,8 +148,7 @@ def request_head(
             narrowed = narrow_codings(value) if pass_codings else b""
             if narrowed and b"accept-encoding" not in dropped:
                 parts += (name, b": ", narrowed, b"\r\n")
-    for name, value in added:
-        parts += (name, b": ", value, b"\r\n")
+    parts.append(own.block)
     if chunked:
         parts.append(b"Transfer-Encoding: chunked\r\n\r\n")
     elif content_length is not None:

@@ -207,7 +207,7 @@ class Pipeline:
                 observation.route_fields = self._route_fields(route, service)
             observation.scanner = None  # of the attempt before, as all of these
             observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
-            record = AttemptRecord(service.name, service.host, service.port, Verdict.CLIENT_LEFT, target.model)
+            record = AttemptRecord(service.name, service.host, service.port, Verdict.GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
             ended = await Attempt(exchange, route, plan, self._pool(service), record, retried=retried).run()

@@ -33,22 +33,30 @@ class Choice(NamedTuple):
 class Router:
     """What one worker knows of its targets: cool-downs, balancers, whose turn it is among the keys.
 
-    Bounded by the configuration: an entry for each service with several keys and for each Model API with weights.
+    Bounded by the configuration: an entry for each service with several keys and for each Model API.
     """
 
     def __init__(self) -> None:
         self.cooldowns = Cooldowns()
         self._balancers: dict[str, tuple[ByWeight, Balancer]] = {}
         self._turns: dict[str, int] = {}
+        self._lone: dict[str, tuple[ModelApi, tuple[Target, ...], Choice]] = {}
 
     def plan(self, model_api: ModelApi, model: str | None) -> "Plan":
         """The plan of an exchange that asks for `model`, None where it is unknown.
 
         GatewayError model_missing or model_unknown.
         """
+        lone = self._lone.get(model_api.name)
+        if lone is not None and lone[0] is model_api:
+            return Plan(self, model_api, lone[1], lone[2])
         routing = model_api.routing
         if isinstance(routing, Single):
-            return Plan(self, model_api, (routing.target, *model_api.fallback))
+            targets = (routing.target, *model_api.fallback)
+            plan = Plan(self, model_api, targets)
+            if len(targets) == 1 and len(routing.target.service.keys) == 1:  # it is the same for every request
+                self._lone[model_api.name] = (model_api, targets, plan.choice)
+            return plan
         if isinstance(routing, ByModel):
             return Plan(self, model_api, (_chosen(routing, model_api, model), *model_api.fallback))
         balancer = self._balancer(model_api.name, routing)
@@ -106,7 +114,9 @@ class Plan:
         "choice",
     )
 
-    def __init__(self, router: Router, model_api: ModelApi, targets: tuple[Target, ...]) -> None:
+    def __init__(
+        self, router: Router, model_api: ModelApi, targets: tuple[Target, ...], choice: Choice | None = None
+    ) -> None:
         self._router = router
         self._targets = targets
         self._max_attempts = model_api.max_attempts
@@ -119,7 +129,7 @@ class Plan:
         self._service_ticket = self._key_ticket = 0
         self.attempts = 0
         """Begun so far."""
-        self.choice: Choice = self._seek(0)
+        self.choice: Choice = self._seek(0) if choice is None else choice
 
     def balance(self, balancer: Balancer, index: int) -> None:
         """The pick came from a balancer: it wants to hear what becomes of it."""

@@ -12,6 +12,7 @@ from proxy.config import values
 from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target
+from proxy.headers import added
 from proxy.protocols import operations
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
@@ -49,6 +50,7 @@ def compile_snapshot(document: Document, generation: int) -> Snapshot:
 def _service(config: ServiceConfig) -> Service:
     provider = PROVIDERS[config.provider]
     url = values.parse_base_url(config.base_url or provider.base_url or "", provider.url_suffixes)
+    headers = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in config.headers.items())
     return Service(
         name=config.name,
         provider=provider,
@@ -58,9 +60,10 @@ def _service(config: ServiceConfig) -> Service:
         host_header=url.host_header,
         path_prefix=url.path_prefix,
         keys=tuple(
-            _key(f"{config.name}/{index}", secret, provider) for index, secret in enumerate(config.api_keys or (None,))
+            _key(f"{config.name}/{index}", secret, provider, headers)
+            for index, secret in enumerate(config.api_keys or (None,))
         ),
-        headers=tuple((name.encode("ascii"), value.encode("ascii")) for name, value in config.headers.items()),
+        headers=headers,
         connect_timeout_ms=config.connect_timeout_ms,
         idle_timeout_ms=config.idle_timeout_ms,
         total_timeout_ms=config.total_timeout_ms,
@@ -71,8 +74,9 @@ def _service(config: ServiceConfig) -> Service:
     )
 
 
-def _key(name: str, secret: str | None, provider: Provider) -> Key:
-    return Key(name, {protocol: provider.auth_headers(secret, protocol) for protocol in provider.protocols})
+def _key(name: str, secret: str | None, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> Key:
+    auth_headers = {protocol: provider.auth_headers(secret, protocol) for protocol in provider.protocols}
+    return Key(name, auth_headers, {protocol: added((*lines, *headers)) for protocol, lines in auth_headers.items()})
 
 
 def _model_api(config: ModelApiConfig, target_of: _TargetOf, document: Document) -> ModelApi:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from proxy.headers import Added
 from proxy.providers.base import Provider
 
 
@@ -20,6 +21,8 @@ class Key:
     """`<service>/<index>`, for cool-downs and logs."""
     auth_headers: Mapping[str, tuple[tuple[bytes, bytes], ...]] = field(repr=False)
     """Each protocol of the provider → the header lines it wants for this key; empty for a service without keys."""
+    added: Mapping[str, Added] = field(repr=False)
+    """Each protocol → those lines and the service's own `headers`, as they go upstream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,13 @@ def answered(upstream: Upstream, framing: str) -> bytes:
     return response_head(upstream, b"", framing=framing, keep_alive=True, http_1_0=False)
 
 
-def asked(client: Lines, added: Lines, *, pass_codings: bool = True) -> list[bytes]:
+def asked(client: Lines, own: Lines, *, pass_codings: bool = True) -> list[bytes]:
     head = request_head(
         b"POST",
         b"/",
         b"host",
         client,
-        added,
+        headers.added(own),
         content_length=None,
         chunked=False,
         pass_codings=pass_codings,
