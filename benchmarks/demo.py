@@ -1,7 +1,8 @@
 """`make run`: the gateway with something behind it, and the lines to try. Ctrl-C drains it and ends everything.
 
-Behind it is the simulated upstream, or the real DashScope where DASHSCOPE_API_KEY is in the environment. Both are
-children like those of the supervisor, so they end with this process, however it ends.
+Behind it is the simulated upstream, or the real DashScope where DASHSCOPE_API_KEY is in the environment (of the region
+that DASHSCOPE_BASE_URL names). Both are children like those of the supervisor, so they end with this process, however
+it ends.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from proxy.children import Child, ChildSpec, python_module
+from proxy.providers.dashscope import DASHSCOPE
 
 CONFIGURATION = Path(__file__).with_name("demo.yaml")
 
@@ -86,7 +88,10 @@ async def run(listen: str, control: str, upstream_listen: str) -> int:
     for child in children:
         child.start()
     if await _ready(gateway, control):
-        name = f"the simulated upstream on {upstream_listen}" if simulated else "the real DashScope"
+        real = (
+            f"the real DashScope at {os.environ.get('DASHSCOPE_BASE_URL') or DASHSCOPE.base_url} (DASHSCOPE_BASE_URL)"
+        )
+        name = f"the simulated upstream on {upstream_listen}" if simulated else real
         text = TEXT.replace("UPSTREAM", name)
         print(text.replace("GATEWAY", f"http://{listen}").replace("CONTROL", f"http://{control}"), flush=True)
     await gateway.ended.wait()

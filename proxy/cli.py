@@ -30,10 +30,11 @@ example
 
 CHECK = """\
 Reads the file as `serve` would, environment variables included, and starts nothing. Prints one line per complaint: the
-path in the file, what is wrong, what would be right.
+path in the file, what is wrong, what would be right. Of a good file it prints what is possible and probably not meant,
+as lines that begin with "warning: ".
 
 exit codes
-  0  the file is good   2  it is not"""
+  0  the file is good, with warnings or without   2  it is not"""
 
 
 def main(arguments: list[str] | None = None) -> int:

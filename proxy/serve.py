@@ -20,6 +20,7 @@ from typing import Literal
 from observability.board import Board
 from observability.log import get_logger, set_up
 from proxy.children import ChildSpec, python_module
+from proxy.config.advice import advice
 from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import load, parse
 from proxy.config.model import Document
@@ -51,6 +52,8 @@ def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: s
         except (AddressError, StateError, RuntimeDirectoryError) as error:
             return _refuse(BAD_MACHINE, str(error))
         set_up("supervisor", runtime=runtime)
+        for warning in advice(document):
+            get_logger(__name__).warning("configuration", path=warning.path, wrong=warning.wrong, hint=warning.right)
         if abandoned := remove_abandoned(runtime):
             folders = [str(folder) for folder in abandoned]
             get_logger(__name__).warning("removed_abandoned", folders=folders, hint="their supervisors were killed")
@@ -63,10 +66,10 @@ def _read(path: Path, options: Mapping[str, object]) -> tuple[str, Document]:
 
     The text must be good by itself too: restarted processes read it without the options, which are the supervisor's.
     """
-    document = load(path, os.environ)
+    document = load(path, os.environ, starting=True)
     text = path.read_text(encoding="utf-8")
     overrides = {key: value for key, value in options.items() if value is not None}
-    return text, parse(text, os.environ, path, overrides) if overrides else document
+    return text, parse(text, os.environ, path, overrides, starting=True) if overrides else document
 
 
 def plan_of(document: Document, adopted: Adopted, runtime: Path, listeners: Listeners, admin_fd: int) -> Plan:

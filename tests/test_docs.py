@@ -1,14 +1,23 @@
-"""What users read is complete: every configuration key and every metric stands in the README."""
+"""What users read is complete and true: keys, metrics, the words of a record, and every file that is shown."""
 
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 from observability import names
+from observability.board import DROP_REASONS
+from proxy.config.check import check
+from proxy.config.file import load, parse
 from proxy.config.model import Document
+from proxy.errors import CUTS, KINDS
+from proxy.providers.dashscope import DASHSCOPE
+from proxy.verdict import Verdict
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 METRICS = [
@@ -16,7 +25,32 @@ METRICS = [
     *(names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN, names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN, names.SLUICEWAY_REQUESTS),
     *(names.SLUICEWAY_ATTEMPTS, names.SLUICEWAY_IMAGES, names.SLUICEWAY_OVERHEAD_DURATION),
     *(names.HTTP_SERVER_ACTIVE_REQUESTS, names.SLUICEWAY_CONFIG_GENERATION, names.SLUICEWAY_RECORDS_DROPPED),
+    *(names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_DROPPED, names.SLUICEWAY_CONNECTIONS),
 ]
+NO_FIELDS = {
+    *METRICS,
+    names.GEN_AI_TOKEN_TYPE,  # a label of a metric
+    *(names.GEN_AI_INPUT_MESSAGES, names.GEN_AI_OUTPUT_MESSAGES, names.GEN_AI_SYSTEM_INSTRUCTIONS),  # not built yet
+    names.SLUICEWAY_LABEL_PREFIX,
+} - {names.SLUICEWAY_ATTEMPTS}  # both a metric and a field
+VALUES = ("OUTCOME", "ORIGIN_", "USAGE_", "EVENT_")
+"""How the names of constants begin that are values of fields."""
+FIELDS = sorted(
+    value
+    for name, value in vars(names).items()
+    if name.isupper() and isinstance(value, str) and value not in NO_FIELDS and not name.startswith(VALUES)
+)
+LINE_ONLY = {names.TIMESTAMP, names.LEVEL, names.EVENT, names.TRACE_ID, names.SPAN_ID}
+EVERYWHERE = {names.HTTP_RESPONSE_STATUS_CODE, names.ERROR_TYPE}
+"""On the CLIENT span with a value of its own, or only where the upstream failed: the span encoder sees to both."""
+SPANS_ONLY = {
+    names.SERVER_ADDRESS: "client, attempt",
+    names.SERVER_PORT: "client, attempt",
+    names.HTTP_REQUEST_RESEND_COUNT: "attempt",
+    names.SLUICEWAY_VERDICT: "attempt",
+}
+ON_ATTEMPT = {names.HTTP_REQUEST_METHOD, names.SLUICEWAY_SERVICE, names.SLUICEWAY_UPSTREAM_MODEL}
+ENVIRON = {name: f"sk-{name}" for name in ("DASHSCOPE_API_KEY", "SEARCH_TEAM_KEY", "OPENAI_API_KEY", "KEY_A", "KEY_B")}
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
@@ -31,6 +65,22 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
                 yield from keys(nested)
 
 
+def table(title: str) -> dict[str, list[str]]:
+    """The table whose first column has this title: each code word of that column → the cells beside it."""
+    found = re.search(rf"^\| {re.escape(title)} \|.*\n\| ---.*\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert found, f"no table of {title}"
+    rows: dict[str, list[str]] = {}
+    for line in found.group(1).splitlines():
+        first, *others = (cell.strip() for cell in line.strip().strip("|").split(" | "))
+        rows.update(dict.fromkeys(re.findall(r"`([^`]+)`", first), others))
+    return rows
+
+
+def blocks(kind: str) -> list[str]:
+    """The code blocks of one language."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize("key", sorted(set(keys(Document))))
 def test_every_configuration_key_is_documented(key: str) -> None:
     assert re.search(rf"`[^`\n]*\b{re.escape(key)}\b", README), f"{key} is not in the README"
@@ -39,3 +89,87 @@ def test_every_configuration_key_is_documented(key: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_is_documented(metric: str) -> None:
     assert f"`{names.prometheus_name(metric)}" in README
+
+
+class TestTheRecord:
+    """The words from which alerts are written."""
+
+    def test_every_field_and_no_other(self) -> None:
+        assert sorted(table("name")) == sorted([*FIELDS, f"{names.SLUICEWAY_LABEL_PREFIX}NAME"])
+
+    @pytest.mark.parametrize("field", FIELDS)
+    def test_where_it_stands(self, field: str) -> None:
+        expected = SPANS_ONLY.get(field)
+        if field in EVERYWHERE:
+            expected = "all"
+        elif field in LINE_ONLY:
+            expected = "line"
+        elif expected is None:
+            places = {
+                "line": True,
+                "server": names.on_server(field),
+                "client": names.on_client(field),
+                "attempt": field in ON_ATTEMPT,
+            }
+            expected = ", ".join(place for place, there in places.items() if there)
+        assert table("name")[field][0] == expected
+
+    def test_outcomes(self) -> None:
+        assert set(table(f"`{names.SLUICEWAY_OUTCOME}`")) == set(names.OUTCOMES)
+
+    def test_verdicts(self) -> None:
+        assert set(table(f"`{names.SLUICEWAY_VERDICT}`")) == {verdict.value for verdict in Verdict}
+
+    def test_sources_of_usage(self) -> None:
+        sources = {names.USAGE_UPSTREAM, names.USAGE_PARTIAL, names.USAGE_ESTIMATED, names.USAGE_NONE}
+        assert set(table(f"`{names.SLUICEWAY_USAGE_SOURCE}`")) == sources
+
+    def test_kinds_of_errors(self) -> None:
+        shown = {kind: (cells[0], cells[1]) for kind, cells in table("kind").items()}
+        answered = {kind: (str(facts.status), facts.origin) for kind, facts in KINDS.items()}
+        assert shown == {kind: ("–", facts.origin) for kind, facts in CUTS.items()} | answered
+
+    def test_reasons_of_lost_records(self) -> None:
+        assert set(table("`reason` of `sluiceway_records_dropped_total`")) == set(DROP_REASONS)
+
+
+class TestFiles:
+    """Every configuration that is shown."""
+
+    WHOLE = tuple(block for block in blocks("yaml") if "model_apis:" in block)
+    PARTS = tuple(block for block in blocks("yaml") if "model_apis:" not in block)
+
+    def test_there_are_some(self) -> None:
+        assert len(self.WHOLE) >= 3
+        assert len(self.PARTS) >= 4
+
+    @pytest.mark.parametrize("text", [text for text in WHOLE if "lisen" not in text])
+    def test_whole_files_are_good(self, text: str) -> None:
+        parse(text, ENVIRON, "README.md")
+
+    @pytest.mark.parametrize("text", PARTS)
+    def test_parts_are_good(self, text: str) -> None:
+        yaml = YAML(typ="safe", pure=True)
+        whole: dict[str, Any] = yaml.load(self.WHOLE[0])
+        whole["services"].append({"name": "openai", "provider": "openai", "api_keys": ["${OPENAI_API_KEY}"]})
+        whole["model_apis"][0]["protocols"] = ["openai"]
+        part = yaml.load(text)
+        if "services" in part:
+            whole["services"][0] = part["services"][0]
+        else:
+            whole["model_apis"][0] |= part
+        out = StringIO()
+        yaml.dump(whole, out)
+        parse(out.getvalue(), ENVIRON, "README.md")
+
+    def test_the_demo_calls_the_same_region_as_a_service_without_base_url(self) -> None:
+        demo = Path(__file__).parent.parent / "benchmarks" / "demo.yaml"
+        assert [load(demo, ENVIRON).services[0].base_url] == [DASHSCOPE.base_url]
+
+    def test_check_says_of_the_broken_file_what_is_shown(self, tmp_path: Path) -> None:
+        (text,) = (text for text in self.WHOLE if "lisen" in text)
+        path = tmp_path / "sluiceway.yaml"
+        path.write_text(text, encoding="utf-8")
+        out = StringIO()
+        assert check(path, {}, out) == 2
+        assert f"$ sluiceway check -c sluiceway.yaml\n{out.getvalue()}$ echo $?\n2\n" in README

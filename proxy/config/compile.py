@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 
 from proxy.config import values
 from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
+from proxy.config.places import parse_base_url
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target
 from proxy.headers import added
@@ -49,7 +50,7 @@ def compile_snapshot(document: Document, generation: int) -> Snapshot:
 
 def _service(config: ServiceConfig) -> Service:
     provider = PROVIDERS[config.provider]
-    url = values.parse_base_url(config.base_url or provider.base_url or "", provider.url_suffixes)
+    url = parse_base_url(config.base_url or provider.base_url or "", provider.url_suffixes)
     headers = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in config.headers.items())
     return Service(
         name=config.name,

@@ -5,6 +5,7 @@ where it cannot be a secret: not at a secret's place, and not when it came out o
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +26,7 @@ class Complaint:
     """One thing that is wrong. Its text is one line."""
 
     path: str
-    """In the file: `services[0].base_url`; for what is not YAML `line 3, column 7`."""
+    """In the file: `services[0].base_url`; of the file as a whole (it is not there, or no YAML) its name."""
     wrong: str
     right: str
 
@@ -71,13 +72,21 @@ def is_secret(location: Iterable[str | int]) -> bool:
     return tuple(step for step in location if isinstance(step, str))[:2] in SECRETS
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that an unknown one was probably meant to be."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
     """What would be right instead of an unknown name: the nearest known one, else all of them."""
     names = list(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    near = nearest(name, names)
     if not names:
         return "the file has none"
-    return f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
+    if near is not None:
+        return f"did you mean {near}?"
+    return f"use one of {', '.join(names)}" if len(names) > 1 else f"use {names[0]}"
 
 
 def shown(value: object, location: Sequence[str | int] = ()) -> str:
@@ -104,6 +113,16 @@ _EXPECTED: Final[dict[str, str]] = {
     "model_type": "a mapping is expected: lines of `key: value`",
 }
 
+_FACTORS: Final = {
+    "_ms": {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000},
+    "_bytes": {"b": 1}
+    | {letter + rest: 1024**power for power, letter in enumerate("kmg", 1) for rest in ("", "b", "ib")},
+}
+"""Of units that people write, in the unit of the keys that end so. A megabyte is 1024 x 1024 bytes, as in nginx."""
+_NOUNS: Final = {"_ms": "milliseconds", "_bytes": "bytes"}
+_QUANTITY: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})")
+_SWITCHES: Final = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+
 
 def translated(error: ErrorDetails, known_keys: Iterable[str]) -> Complaint:
     """A complaint of pydantic's as one of ours. `known_keys` are those of the mapping that the error is in."""
@@ -123,9 +142,31 @@ def translated(error: ErrorDetails, known_keys: Iterable[str]) -> Complaint:
     if kind in ("greater_than_equal", "less_than_equal"):
         bound, word = (context["ge"], "least") if "ge" in context else (context["le"], "most")
         return Complaint(path, f"{value} is out of range", f"it must be at {word} {bound}")
+    if kind in ("list_type", "dict_type", "model_type") and error["input"] is None:
+        return Complaint(path, "there is nothing under it", f"leave the key out, or give it entries: {_EXPECTED[kind]}")
     if kind in _EXPECTED:
-        return Complaint(path, f"{value} is not possible", _EXPECTED[kind])
+        right = _EXPECTED[kind] + _meant(kind, str(location[-1]) if location else "", error["input"])
+        return Complaint(path, f"{value} is not possible", right)
     return Complaint(path, f"{value} is not possible", _first_lower(str(error["msg"])))
+
+
+def _meant(kind: str, key: str, value: object) -> str:
+    """What a text in place of a number or a switch was probably meant to be; empty where that cannot be told."""
+    if type(value) is not str:  # Supplied: it is not shown
+        return ""
+    if kind == "bool_type" and value.lower() in _SWITCHES:
+        return f", without quotes: {_SWITCHES[value.lower()]}"
+    quantity = _QUANTITY.fullmatch(value.strip()) if kind == "int_type" else None
+    if quantity is None:
+        return ""
+    number, unit = quantity.groups()
+    if not unit:
+        return "" if "." in number else f", without quotes: {number}"
+    ending = next((ending for ending in _FACTORS if key.endswith(ending)), None)
+    factor = _FACTORS[ending].get(unit.lower()) if ending is not None else None
+    if ending is None or factor is None:
+        return ""
+    return f", in {_NOUNS[ending]}: {round(float(number) * factor)}"
 
 
 def _first_lower(text: str) -> str:

@@ -8,14 +8,24 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.config.complaints import Complaint, near_miss
+from proxy.config.complaints import Complaint, near_miss, shown
 from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig, TargetConfig
-from proxy.config.values import digest_of_key, is_loopback, spool_fault
+from proxy.config.places import is_loopback, spool_fault
+from proxy.config.values import digest_of_key
 from proxy.protocols import operations, protocols_of
 from proxy.providers import PROVIDERS
 
 CREDENTIAL_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
 """A service may carry its key in its `headers` too (a proxy of one's own with Basic authentication)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFolder:
+    """The folder for held bodies."""
+
+    folder: str
+    named: bool
+    """In the file: then it has to be usable whoever uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +36,10 @@ class Parts:
     admin_listen: str | None
     admin_token: str
     allow_open: bool
-    spool_dir: str | None
+    spool: SpoolFolder | None
     """None: it is broken, or nothing will be held on disk."""
+    max_request_bytes: int | None
+    """Of `limits`."""
     services: Sequence[ServiceConfig | None]
     consumers: Sequence[ConsumerConfig | None]
     model_apis: Sequence[ModelApiConfig | None]
@@ -43,7 +55,8 @@ def parts_of(document: Document) -> Parts:
         admin_listen=document.admin.listen,
         admin_token=document.admin.token,
         allow_open=document.allow_open,
-        spool_dir=spool_dir_of(document),
+        spool=spool_of(document),
+        max_request_bytes=document.limits.max_request_bytes,
         services=document.services,
         consumers=document.consumers,
         model_apis=document.model_apis,
@@ -52,14 +65,16 @@ def parts_of(document: Document) -> Parts:
     )
 
 
-def spool_dir_of(document: Document) -> str | None:
-    """The folder for held bodies; None where the limits leave nothing to be held on disk."""
+def spool_of(document: Document) -> SpoolFolder | None:
+    """The folder for held bodies; None where it is the default one and the limits leave nothing to be held on disk."""
+    named = "spool_dir" in document.model_fields_set
     limits = document.limits
-    return document.spool_dir if limits.hold_disk_bytes and limits.max_held_disk_bytes else None
+    holds = limits.hold_disk_bytes and limits.max_held_disk_bytes
+    return SpoolFolder(document.spool_dir, named) if named or holds else None
 
 
-def cross_check(parts: Parts) -> list[Complaint]:
-    """Every complaint about how the parts fit together."""
+def cross_check(parts: Parts, *, starting: bool) -> list[Complaint]:
+    """Every complaint about how the parts fit together; and, where a gateway starts, to the machine."""
     return [
         *_listeners(parts),
         *_doubled_names("services", parts.services),
@@ -68,7 +83,7 @@ def cross_check(parts: Parts) -> list[Complaint]:
         *_services(parts),
         *_consumers(parts),
         *_places(parts),
-        *_spool(parts),
+        *(_spool(parts) if starting else ()),
         *_model_apis(parts),
     ]
 
@@ -116,13 +131,16 @@ def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Co
     if service.api_keys and "authorization" in service.headers:
         wrong = "authorization is written from api_keys already"
         yield Complaint(f"{path}.headers.authorization", wrong, "use one of the two")
-    callers = [
-        model_api.name
+    users = [
+        model_api
         for model_api in parts.model_apis
-        if model_api is not None
-        and model_api.auth != "passthrough"
-        and any(target.service == service.name for _, target in _targets(model_api))
+        if model_api is not None and any(target.service == service.name for _, target in targets_of(model_api))
     ]
+    passing = [model_api.name for model_api in users if model_api.auth == "passthrough"]
+    if passing and not service.api_keys and "authorization" in service.headers:
+        wrong = f"Model API {passing[0]} passes the caller's own key on in this line"
+        yield Complaint(f"{path}.headers.authorization", wrong, "leave it out, or set auth to consumers")
+    callers = [model_api.name for model_api in users if model_api.auth != "passthrough"]
     if callers and not service.api_keys and PROVIDERS[service.provider].needs_key:
         wrong = f"it is empty, and Model API {callers[0]} does not pass the caller's own key on"
         yield Complaint(f"{path}.api_keys", wrong, f'give the key: ["${{{service.provider.upper()}_API_KEY}}"]')
@@ -169,8 +187,12 @@ def _model_apis(parts: Parts) -> Iterator[Complaint]:
         yield from _access(parts, model_api, path)
         yield from _routing(model_api, f"{path}.routing")
         yield from _balance(model_api, path)
+        largest = parts.max_request_bytes
+        if largest is not None and model_api.max_request_bytes is not None and model_api.max_request_bytes > largest:
+            wrong = f"{model_api.max_request_bytes} is above limits.max_request_bytes, {largest}"
+            yield Complaint(f"{path}.max_request_bytes", wrong, "make this one smaller, or that one larger")
         reachable: dict[str, ServiceConfig] = {}
-        for place, target in _targets(model_api):
+        for place, target in targets_of(model_api):
             if target.service in services:
                 reachable[target.service] = services[target.service]
             elif parts.service_names is not None and target.service not in parts.service_names:
@@ -181,7 +203,7 @@ def _model_apis(parts: Parts) -> Iterator[Complaint]:
         yield from _protocols(model_api, reachable.values(), path)
 
 
-def _targets(model_api: ModelApiConfig) -> Iterator[tuple[str, TargetConfig]]:
+def targets_of(model_api: ModelApiConfig) -> Iterator[tuple[str, TargetConfig]]:
     """Every target that a request may reach, and where in the Model API it stands."""
     routing = model_api.routing
     if routing.single is not None:
@@ -217,13 +239,18 @@ def _balance(model_api: ModelApiConfig, path: str) -> Iterator[Complaint]:
 
 
 def _spool(parts: Parts) -> Iterator[Complaint]:
-    """A folder that the file names is checked with its value; here the default one, where bodies will be held."""
-    if parts.spool_dir is None:
+    """A folder that the file names has to be usable, the default one only where bodies will be held."""
+    spool = parts.spool
+    if spool is None:
         return
     holding = (one.name for one in parts.model_apis if one is not None and (one.routing.by_model or one.fallback))
-    name, fault = next(holding, None), spool_fault(parts.spool_dir)
-    if name is not None and fault is not None:
-        wrong = f"{parts.spool_dir!r} cannot be used: {fault}; Model API {name} holds request bodies"
+    name = next(holding, None)
+    if not spool.named and name is None:
+        return
+    fault = spool_fault(spool.folder)
+    if fault is not None:
+        why = "" if spool.named else f"; Model API {name} holds request bodies"
+        wrong = f"{shown(spool.folder)} cannot be used: {fault}{why}"
         yield Complaint("spool_dir", wrong, "name a folder that is writable or can be made")
 
 

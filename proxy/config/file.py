@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from proxy.config.complaints import Complaint, ConfigError, Supplied, is_secret, path_text, translated
-from proxy.config.crosscheck import Parts, cross_check, parts_of, spool_dir_of
-from proxy.config.model import Admin, ConsumerConfig, Document, ModelApiConfig, Section, ServiceConfig
+from proxy.config.complaints import Complaint, ConfigError, Supplied, is_secret, nearest, path_text, translated
+from proxy.config.crosscheck import Parts, cross_check, parts_of, spool_of
+from proxy.config.model import Admin, ConsumerConfig, Document, Limits, ModelApiConfig, Section, ServiceConfig
 from proxy.config.values import is_name
+from proxy.config.yaml_text import plain_values
 
 __all__ = ["Complaint", "ConfigError", "load", "parse"]
 
@@ -39,8 +37,9 @@ _Location = tuple[str | int, ...]
 _S = TypeVar("_S", bound=Section)
 
 
-def load(path: Path | str, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Document:
-    """Read a file. `overrides` replace top-level keys, for options of the command line.
+def load(path: Path | str, environ: Mapping[str, str], *, starting: bool = False) -> Document:
+    """Read a file. `starting` looks at the machine too (can `spool_dir` be written?): for the start of a gateway, and
+    not for a process of one that runs, which is better off without a folder than not at all.
 
     Raises ConfigError with everything that is wrong, including a file that cannot be read.
     """
@@ -52,14 +51,20 @@ def load(path: Path | str, environ: Mapping[str, str], overrides: Mapping[str, A
         ) from None
     except UnicodeDecodeError:
         raise ConfigError([Complaint(str(path), "it is not UTF-8 text", "save it as UTF-8")]) from None
-    return parse(text, environ, path, overrides)
+    return parse(text, environ, path, starting=starting)
 
 
 def parse(
-    text: str, environ: Mapping[str, str], where: Path | str, overrides: Mapping[str, Any] | None = None
+    text: str,
+    environ: Mapping[str, str],
+    where: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    starting: bool = False,
 ) -> Document:
-    """Read the text of a file. `where` names it in complaints about the file as a whole. Raises ConfigError."""
-    raw = _yaml(text, where)
+    """Read the text of a file. `where` names it in complaints about the file as a whole; `overrides` replace top-level
+    keys, for options of the command line; `starting` as for `load`. Raises ConfigError."""
+    raw = plain_values(text, where)
     if not isinstance(raw, dict):
         right = "begin with keys such as services: and model_apis:"
         what = "the file is empty" if raw is None else "the file is no mapping of keys to values"
@@ -74,32 +79,10 @@ def parse(
     except ValidationError as error:
         errors = error.errors(include_url=False)
         found = [translated(one, _known_keys(one["loc"])) for one in errors if not reading.told(one["loc"])]
-    fitting = cross_check(parts_of(document) if document else _sound_parts(raw))
+    fitting = cross_check(parts_of(document) if document else _sound_parts(raw), starting=starting)
     if document is None or found or fitting or reading.complaints:
         raise ConfigError([*reading.complaints, *found, *fitting])
     return document
-
-
-def _yaml(text: str, where: Path | str) -> Any:
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else str(where)
-        if isinstance(error, DuplicateKeyError):
-            key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
-            what = f"the key {key.group(1)} stands there twice" if key else "a key stands there twice"
-            raise ConfigError([Complaint(place, what, "keep one of the two")]) from None
-        # `problem` is the parser's own sentence; the lines it would print with it may hold secrets
-        problem = f"not YAML: {error.problem or error.context}"
-    except YAMLError as error:
-        place, problem = str(where), f"not YAML: {str(error).splitlines()[0] if str(error) else 'unreadable'}"
-    except ValueError:  # a timestamp such as 2026-13-45
-        place, problem = str(where), "not YAML: a date or a number that is none"
-    except RecursionError:
-        place, problem = str(where), "it is nested too deeply"
-    right = "check indentation, quotes and brackets there; texts with ': ', '#' or '{' need quotes"
-    raise ConfigError([Complaint(place, problem, right)])
 
 
 class _Reading:
@@ -203,18 +186,20 @@ def _sound_parts(raw: dict[str, Any]) -> Parts:
     """What can be said of the parts of a file that is broken somewhere."""
     document = _sound({key: value for key, value in raw.items() if key in ("listen", "allow_open")}, Document)
     holding = _sound({key: value for key, value in raw.items() if key in ("spool_dir", "limits")}, Document)
+    limits = _sound(raw.get("limits", {}), Limits)
     admin = _sound(raw.get("admin", {}), Admin)
     return Parts(
         listen=document.listen if document else None,
         admin_listen=admin.listen if admin else None,
         admin_token=admin.token if admin else "",
         allow_open=document.allow_open if document else True,
-        spool_dir=spool_dir_of(holding) if holding else None,
+        spool=spool_of(holding) if holding else None,
+        max_request_bytes=limits.max_request_bytes if limits else None,
         services=_entries(raw.get("services"), ServiceConfig),
         consumers=_entries(raw.get("consumers"), ConsumerConfig),
         model_apis=_entries(raw.get("model_apis"), ModelApiConfig),
-        service_names=_names(raw.get("services")),
-        consumer_names=_names(raw.get("consumers")),
+        service_names=_names(raw, "services"),
+        consumer_names=_names(raw, "consumers"),
     )
 
 
@@ -229,10 +214,15 @@ def _entries(raw: Any, model: type[_S]) -> list[_S | None]:
     return [_sound(entry, model) for entry in raw] if isinstance(raw, list) else []
 
 
-def _names(raw: Any) -> frozenset[str] | None:
-    """The names in a list of entries; None where one cannot be told."""
-    if not isinstance(raw, list):
-        return frozenset() if raw is None else None
-    entries = [entry.get("name") if isinstance(entry, dict) else None for entry in raw]
+def _names(raw: dict[str, Any], section: str) -> frozenset[str] | None:
+    """The names of a section's entries; None where one cannot be told, or where the section may have another name."""
+    unknown = [key for key in raw if key not in Document.model_fields]
+    if any(nearest(key, Document.model_fields) == section for key in unknown):
+        return None
+    if section not in raw:
+        return None if any(isinstance(raw[key], list) for key in unknown) else frozenset()
+    if not isinstance(raw[section], list):
+        return None
+    entries = [entry.get("name") if isinstance(entry, dict) else None for entry in raw[section]]
     names = frozenset(name for name in entries if isinstance(name, str) and is_name(name))
     return names if all(name in names for name in entries) else None

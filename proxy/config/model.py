@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.config import values
+from proxy.config import places, values
 from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
 from proxy.providers import PROVIDERS
@@ -35,7 +35,7 @@ class ListenerTls(Section):
 class Admin(Section):
     """`admin`: the control listener."""
 
-    listen: values.Listen = "127.0.0.1:9090"
+    listen: places.Listen = "127.0.0.1:9090"
     token: values.Token = Field(default="", repr=False)
     """Empty: none is asked for."""
 
@@ -96,10 +96,10 @@ class ServiceConfig(Section):
 
     name: Name
     provider: Annotated[str, one_of(PROVIDERS, planned=("anthropic", "comfyui"))]
-    base_url: values.Url | None = Field(default=None, repr=False)
+    base_url: places.Url | None = Field(default=None, repr=False)
     base_urls: Annotated[dict[str, str], later({}, "a base URL per protocol")] = Field(default={}, repr=False)
     api_keys: list[values.Key] = Field(default=[], repr=False)
-    headers: dict[values.HeaderName, values.HeaderValue] = Field(default={}, repr=False)
+    headers: Annotated[dict[values.HeaderName, values.HeaderValue], values.headers] = Field(default={}, repr=False)
     connect_timeout_ms: Milliseconds = 5000
     idle_timeout_ms: Milliseconds = 300_000
     total_timeout_ms: Milliseconds = 0
@@ -168,12 +168,12 @@ class ModelApiConfig(Section):
     protocols: list[Annotated[str, one_of(PROTOCOLS, planned=("anthropic", "vllm", "comfyui"))]]
     resource_group: str = "default"
     labels: dict[str, str] = {}
-    domains: list[values.Domain] = []
-    base_path: values.BasePath = "/"
+    domains: list[places.Domain] = []
+    base_path: places.BasePath = "/"
     strip_base_path: Switch = True
     auth: Annotated[str, one_of(("consumers", "passthrough", "open"))] = "consumers"
     consumers: list[str] = []
-    routing: RoutingConfig
+    routing: Annotated[RoutingConfig, values.routing]
     balance: Annotated[str, one_of(("weighted", "least_inflight", "lowest_latency"))] = "weighted"
     fallback: Annotated[list[TargetConfig], values.targets] = []
     fallback_on: list[values.FailureStatus] = list(FALLBACK_ON)
@@ -190,7 +190,7 @@ class ModelApiConfig(Section):
 class Document(Section):
     """The whole file. `Document()` is a gateway with every default and nothing to serve."""
 
-    listen: values.Listen = "127.0.0.1:8080"
+    listen: places.Listen = "127.0.0.1:8080"
     tls: ListenerTls = ListenerTls()
     workers: values.Processes = "auto"
     observers: values.Processes = "auto"
@@ -201,7 +201,7 @@ class Document(Section):
     trusted_proxies: Annotated[list[str], later([], "reading the client's address from a proxy")] = []
     cors: Cors = Cors()
     state: values.State = "sqlite:./.sluiceway/state.db"
-    spool_dir: values.SpoolDir = "./.sluiceway/spool"
+    spool_dir: places.SpoolDir = "./.sluiceway/spool"
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
     prices: Annotated[str | None, later(None, "pricing")] = None

@@ -4,28 +4,19 @@ A check raises `wrong_value(wrong, right)` and never repeats a secret. What the 
 number or a switch is due, and only then, it is read as one (`Supplied`). In the file itself `"4"` is not a number.
 """
 
-import os
 import re
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from proxy.config.complaints import Supplied, near_miss, wrong_value
-from proxy.sockets import parse_address
+from proxy.config.complaints import SHOWN_CHARACTERS, Supplied, near_miss, shown, wrong_value
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DOMAIN: Final = re.compile(
-    r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
-)
-_HOST: Final = re.compile(r"[A-Za-z0-9._-]+")
-_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _DIGEST_KEY: Final = re.compile(r"sha256:[0-9a-fA-F]{64}")
 
 OWN_HEADERS: Final = frozenset(
@@ -60,19 +51,6 @@ ATTEMPTS_MAX: Final = 64
 request."""
 
 
-@dataclass(frozen=True, slots=True)
-class BaseUrl:
-    """An upstream's address, taken apart."""
-
-    scheme: str
-    host: str
-    """IPv6 without brackets."""
-    port: int
-    host_header: bytes
-    path_prefix: str
-    """Without the part that the protocols' paths bring along, without trailing slash."""
-
-
 def later(default: Any, feature: str) -> AfterValidator:
     """Refuse any value but the default: the key is in the contract, its feature is not built yet."""
 
@@ -95,49 +73,9 @@ def one_of(built: Iterable[str], planned: Iterable[str] = ()) -> AfterValidator:
             return value
         if value in known:
             raise wrong_value(f"{value} is not built yet", "use " + " or ".join(possible))
-        raise wrong_value("{value} is unknown", near_miss(value, known))
+        raise wrong_value("{value} is unknown", near_miss(value, possible))
 
     return AfterValidator(check)
-
-
-def parse_base_url(text: str, suffixes: Iterable[str]) -> BaseUrl:
-    """Take a base_url apart; of `suffixes` the longest that ends its path is removed.
-
-    Raises the complaint of a validator for what is no http(s) URL with nothing but a path.
-    """
-    right = "write scheme, host and an optional path: https://api.example.com/prefix"
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError:
-        raise wrong_value("this is no URL", right) from None
-    host = url.hostname or ""
-    if url.scheme not in ("http", "https"):
-        raise wrong_value("the URL does not begin with http:// or https://", right)
-    if "@" in url.netloc:
-        raise wrong_value("the URL carries a user name or password", "put the key into api_keys")
-    if "?" in text or "#" in text:
-        raise wrong_value("the URL has a query or a fragment", right)
-    if port == 0 or not host or not (_is_ip(host) if ":" in host else _HOST.fullmatch(host)):
-        raise wrong_value("the URL has no usable host and port", right + "; a non-ASCII name as xn--…")
-    path = url.path.rstrip("/")
-    if not _PATH.fullmatch(path) or _has_dots(path):
-        raise wrong_value(
-            "the path of the URL is not usable", "write it percent-encoded, without empty or dot segments"
-        )
-    for suffix in sorted(suffixes, key=len, reverse=True):
-        if path.endswith(suffix):
-            path = path.removesuffix(suffix)
-            break
-    usual = 443 if url.scheme == "https" else 80
-    shown_host = f"[{host}]" if ":" in host else host
-    return BaseUrl(
-        scheme=url.scheme,
-        host=host,
-        port=port or usual,
-        host_header=(shown_host if port in (None, usual) else f"{shown_host}:{port}").encode("ascii"),
-        path_prefix=path,
-    )
 
 
 def digest_of_key(key: str) -> bytes:
@@ -152,52 +90,10 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def spool_fault(folder: str) -> str | None:
-    """Why held bodies could not be written into a folder that exists or is to be made; None: they could.
-
-    Looks at the nearest of the folder and its parents that exists.
-    """
-    place = os.path.abspath(folder)
-    while True:
-        try:
-            os.stat(place)
-        except FileNotFoundError:
-            place = os.path.dirname(place)
-        except OSError as error:
-            return error.strerror
-        except ValueError as error:  # a NUL in it
-            return str(error)
-        else:
-            break
-    if not os.path.isdir(place):
-        return f"{place} is no folder"
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
-        return f"{place} is not writable"
-    return None
-
-
-def is_loopback(listen: str) -> bool:
-    """Whether only this machine can reach an address (HOST:PORT)."""
-    host, _ = parse_address(listen)
-    return host == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
-
-
 def _yaml(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _has_dots(path: str) -> bool:
-    return any(segment.lower().replace("%2e", ".") in (".", "..") for segment in path.split("/"))
 
 
 def _number(value: Any) -> Any:
@@ -216,42 +112,16 @@ def _processes(value: Any) -> Any:
     number = _number(value)
     if value == "auto" or (type(number) is int and 1 <= number <= PROCESSES_MAX):
         return number
-    raise wrong_value("{value} is not possible", f"use auto, or a number from 1 to {PROCESSES_MAX}")
+    right = f"use auto, or a number from 1 to {PROCESSES_MAX}"
+    if type(value) is str and value.isascii() and value.isdigit():
+        right += f", without quotes: {value[:SHOWN_CHARACTERS]}"
+    raise wrong_value("{value} is not possible", right)
 
 
 def _name(value: str) -> str:
     if not is_name(value):
         raise wrong_value("{value} is no name", "use 1 to 64 letters, digits, _ and -")
     return value
-
-
-def _listen(value: str) -> str:
-    try:
-        parse_address(value)
-    except ValueError:
-        right = "write HOST:PORT, such as 127.0.0.1:8080, and IPv6 in brackets, [::1]:8080"
-        raise wrong_value("{value} is no address to listen on", right) from None
-    return value
-
-
-def _domain(value: str) -> str:
-    domain = value.lower()
-    if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
-        right = (
-            "use a host name without port, such as ai.example.com or *.example.com; for any host leave the list empty"
-        )
-        raise wrong_value("{value} is no domain", right)
-    return domain
-
-
-def _base_path(value: str) -> str:
-    path = value.rstrip("/")
-    if not value.startswith("/") or not _PATH.fullmatch(path) or _has_dots(path):
-        right = "begin it with a slash, without query, empty or dot segments: /team-a"
-        raise wrong_value("{value} is no base path", right)
-    if path == "/-" or path.startswith("/-/"):
-        raise wrong_value("paths under /-/ are the gateway's own (probes)", "use another base path")
-    return path or "/"
 
 
 def _key(value: str) -> str:
@@ -281,15 +151,33 @@ def _header_name(value: str) -> str:
     return lowered
 
 
+def _headers(value: Any) -> Any:
+    """One line each: of two spellings the later would silently win."""
+    spellings: dict[str, str] = {}
+    for name in value if isinstance(value, dict) else ():
+        first = spellings.setdefault(name.lower(), name) if isinstance(name, str) else name
+        if first != name:
+            raise wrong_value(f"{shown(first)} and {shown(name)} are one header", "keep one of them")
+    return value
+
+
+def _routing(value: Any) -> Any:
+    """A target where the way to it is expected."""
+    target = {"service": value} if isinstance(value, str) else value
+    if not isinstance(target, dict) or "service" not in target or not target.keys() <= {"service", "model"}:
+        return value
+    right = ", ".join(
+        f"{key}: {name if type(name) is str and _PLAIN.fullmatch(name) else key.upper()}"
+        for key in ("service", "model")
+        if (name := target.get(key)) is not None
+    )
+    raise wrong_value("it names a service, and not how one is chosen", f"write routing: {{single: {{{right}}}}}")
+
+
 def _header_value(value: str) -> str:
     if any(not (character == "\t" or " " <= character <= "~") for character in value):
         raise wrong_value("the value has characters that cannot stand in a header", "use one line of ASCII")
     return value.strip()
-
-
-def _base_url(value: str) -> str:
-    parse_base_url(value, ())
-    return value
 
 
 def _state(value: str) -> str:
@@ -322,13 +210,6 @@ def _targets(value: list[_T]) -> list[_T]:
     return value
 
 
-def _spool_dir(value: str) -> str:
-    fault = "it is empty" if not value else spool_fault(value)
-    if fault is not None:
-        raise wrong_value(f"{{value}} cannot be used: {fault}", "name a folder that is writable or can be made")
-    return value
-
-
 def _authorities(value: str | None) -> str | None:
     if value is not None:
         try:
@@ -355,10 +236,6 @@ FailureStatus = Annotated[int, Field(ge=400, le=599), BeforeValidator(_number)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Processes = Annotated[int | Literal["auto"], BeforeValidator(_processes)]
 Name = Annotated[str, AfterValidator(_name)]
-Listen = Annotated[str, AfterValidator(_listen)]
-Domain = Annotated[str, AfterValidator(_domain)]
-BasePath = Annotated[str, AfterValidator(_base_path)]
-Url = Annotated[str, AfterValidator(_base_url)]
 Key = Annotated[str, AfterValidator(_key)]
 ConsumerKey = Annotated[str, AfterValidator(_consumer_key)]
 Token = Annotated[str, BeforeValidator(lambda value: "" if value is None else value), AfterValidator(_token)]
@@ -367,7 +244,10 @@ HeaderValue = Annotated[str, AfterValidator(_header_value)]
 State = Annotated[str, AfterValidator(_state)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 ModelPattern = Annotated[str, AfterValidator(_model_pattern)]
+headers: Final = BeforeValidator(_headers)
+"""Of a mapping of header lines."""
+routing: Final = BeforeValidator(_routing)
+"""Of `routing`."""
 targets: Final = AfterValidator(_targets)
 """Of a list of targets."""
-SpoolDir = Annotated[str, AfterValidator(_spool_dir)]
 Authorities = Annotated[str | None, AfterValidator(_authorities)]

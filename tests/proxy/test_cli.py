@@ -26,18 +26,21 @@ state: sqlite:{state}/state.db
 workers: 2
 services:
   - {{name: local, provider: vllm, base_url: "http://127.0.0.1:9"}}
-consumers:
+{services}consumers:
   - {{name: me, keys: ["${{TEST_CONSUMER_KEY}}"]}}
 model_apis:
   - {{name: chat, scenario: text, protocols: [openai], routing: {{single: {{service: local}}}}}}
 """
 
+SPARE = "  - {name: spare, provider: vllm, base_url: 'http://127.0.0.1:9'}\n"
+
 
 @pytest.fixture
 def configuration(tmp_path: Path) -> Callable[..., Path]:
-    def write(*, listen: str = "127.0.0.1:0", admin: str = "127.0.0.1:0", state: str = "state", more: str = "") -> Path:
+    def write(*, listen: str = "127.0.0.1:0", admin: str = "127.0.0.1:0", services: str = "", more: str = "") -> Path:
         path = tmp_path / "sluiceway.yaml"
-        path.write_text(CONFIGURATION.format(listen=listen, admin=admin, state=tmp_path / state) + more)
+        state = tmp_path / "state"
+        path.write_text(CONFIGURATION.format(listen=listen, admin=admin, state=state, services=services) + more)
         return path
 
     return write
@@ -261,6 +264,36 @@ def test_a_start_removes_what_a_killed_gateway_left(serve: Callable[..., Gateway
     gateway.process.terminate()
     assert gateway.end() == 0
     assert not list(tmp_path.glob("sluiceway-*"))
+
+
+def test_what_is_odd_about_the_file_is_logged_at_the_start(serve: Callable[..., Gateway]) -> None:
+    gateway = serve("--workers", "1", services=SPARE)
+    line = gateway.wait("configuration")
+    assert (line["level"], line["path"]) == ("warning", "services[1].name")
+    assert "no Model API uses service spare" in line["wrong"]
+    gateway.wait("ready")
+    gateway.process.terminate()
+    assert gateway.end() == 0
+
+
+def test_a_worker_starts_again_where_the_folder_for_held_bodies_has_gone_bad(
+    serve: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    gateway = serve("--workers", "1", more=f"spool_dir: {spool}\n")
+    first = gateway.wait("worker_ready")["pid"]
+    gateway.wait("ready")
+    spool.write_text("a file, and no folder")
+    refused = sluiceway(tmp_path, "check", "-c", str(tmp_path / "sluiceway.yaml"))
+    assert refused.returncode == 2
+    assert refused.stdout.startswith("spool_dir: ")
+    os.kill(first, signal.SIGKILL)
+    assert gateway.process.stdout is not None
+    lines = (json.loads(text) for text in gateway.process.stdout)
+    again = next(line for line in lines if line["event"] in {"worker_ready", "crash_loop"})
+    assert again["event"] == "worker_ready"
+    gateway.process.terminate()
+    assert gateway.end() == 0
 
 
 def test_a_second_gateway_needs_a_state_folder_of_its_own(

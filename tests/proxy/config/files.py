@@ -33,10 +33,10 @@ def changed(*changes: tuple[str, Any]) -> str:
     return out.getvalue()
 
 
-def complaints(text: str, environ: dict[str, str] | None = None) -> list[Complaint]:
-    """What is wrong with a file."""
+def complaints(text: str, environ: dict[str, str] | None = None, *, starting: bool = True) -> list[Complaint]:
+    """What is wrong with a file; where a gateway starts with it, by default."""
     try:
-        parse(text, ENVIRON if environ is None else environ, "sluiceway.yaml")
+        parse(text, ENVIRON if environ is None else environ, "sluiceway.yaml", starting=starting)
     except ConfigError as error:
         return error.complaints
     return []

@@ -135,7 +135,7 @@ class TestCheck:
         path.write_text(CONTRACT, encoding="utf-8")
         out = StringIO()
         assert check(path, ENVIRON, out) == 0
-        assert out.getvalue() == f"{path}: good (1 service, 1 Model API)\n"
+        assert out.getvalue() == f"{path}: good (1 service, 1 consumer, 1 Model API)\n"
 
     def test_a_bad_file(self, tmp_path: Path) -> None:
         path = tmp_path / "sluiceway.yaml"

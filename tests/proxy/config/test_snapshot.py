@@ -8,8 +8,9 @@ import pytest
 from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse
 from proxy.config.model import Document
+from proxy.config.places import is_loopback, parse_base_url
 from proxy.config.snapshot import Cooldown, Limits, Service, Single, Snapshot, Target
-from proxy.config.values import digest_of_key, is_loopback, parse_base_url
+from proxy.config.values import digest_of_key
 from proxy.providers import PROVIDERS
 from tests.proxy.config.files import CONTRACT, ENVIRON, changed
 
