@@ -198,24 +198,17 @@ class RecordMetrics:
         images = fields.get(names.SLUICEWAY_USAGE_IMAGES)
         if images:
             self.images.labels(model_api).inc(images)
-        self._count_attempts(record, fields, model_api)
+        self._count_attempts(record, model_api)
         if names.GEN_AI_OPERATION_NAME in fields:
             self._observe_operation(record, fields, self._series_of(fields, model_api))
 
-    def _count_attempts(self, record: Record, fields: dict[str, Any], model_api: str) -> None:
-        attempts = record.get("attempts")
-        if attempts is not None:
-            for attempt in attempts:
-                self._count_attempt(model_api, attempt["service"], attempt["verdict"])
-        elif "client" in record:
-            self._count_attempt(model_api, fields.get(names.SLUICEWAY_SERVICE, ""), "done")
-
-    def _count_attempt(self, model_api: str, service: str, verdict: str) -> None:
-        key = (model_api, service, verdict)
-        counter = self._attempts.get(key)
-        if counter is None:
-            counter = self._attempts[key] = self.attempts.labels(*key)
-        counter.inc()
+    def _count_attempts(self, record: Record, model_api: str) -> None:
+        for attempt in record.get("attempts", ()):
+            key = (model_api, attempt["service"], attempt["verdict"])
+            counter = self._attempts.get(key)
+            if counter is None:
+                counter = self._attempts[key] = self.attempts.labels(*key)
+            counter.inc()
 
     def _observe_operation(self, record: Record, fields: dict[str, Any], series: _Series) -> None:
         series.request.observe(fields.get(names.SLUICEWAY_DURATION_MS, 0) / 1e3)

@@ -69,7 +69,7 @@ def test_a_failed_stream_has_no_time_to_first_token(registry, observed):
 
 def test_a_request_that_matched_nothing_counts_only_what_it_has(registry, observed):
     fields = {name: None for name in record()["fields"] if name.startswith(("gen_ai.", "sluiceway."))}
-    observed.observe(record(fields, client=None))
+    observed.observe(record(fields, client=None, attempts=None))
     assert all(not metric.samples for metric in registry.collect())
 
 
