@@ -90,11 +90,6 @@ class Emitter:
         self._connect()
 
     @property
-    def connected(self) -> bool:
-        """Is there an observer?"""
-        return self._socket is not None
-
-    @property
     def unacknowledged(self) -> int:
         """Records sent on this connection and not acknowledged."""
         return self._sent - self._acknowledged

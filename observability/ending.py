@@ -3,15 +3,13 @@
 from typing import Final
 
 from observability import names
-from observability.findings import Findings
+from observability.findings import NOTHING_FOUND
 from observability.observation import Observation
 
 CLIENTS_FAULT: Final = frozenset((400, 404, 405, 409, 413, 415, 422))
 """Upstream statuses that blame what the client sent."""
 CLIENT_LEFT_STATUS: Final = 499
 """Recorded where the client left before it got a status; nginx's number, and the field's."""
-
-_NOTHING: Final = Findings()
 
 
 def settle(observation: Observation, *, client_left: bool) -> None:
@@ -23,7 +21,7 @@ def settle(observation: Observation, *, client_left: bool) -> None:
         observation.status = CLIENT_LEFT_STATUS
     if observation.outcome is not None:
         return
-    findings = observation.scanner.findings if observation.scanner is not None else _NOTHING
+    findings = observation.scanner.findings if observation.scanner is not None else NOTHING_FOUND
     status = observation.upstream_status
     if findings.error_code is not None or status >= 400:
         origin = names.ORIGIN_CLIENT if status in CLIENTS_FAULT else names.ORIGIN_UPSTREAM

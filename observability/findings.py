@@ -57,4 +57,7 @@ class Findings:
     """The scanner met what it cannot read and switched itself off: what is known may be incomplete."""
 
 
+NOTHING_FOUND = Findings()
+"""Of an answer that nobody looked at. Nobody writes it."""
+
 Findings.NAMES = tuple(name for name in Findings.__annotations__ if name != "NAMES")

@@ -1,7 +1,7 @@
 """The aiohttp middleware around every request: opens its Observation, and in one `finally` hands over its Record.
 
 Whatever happens between, a request that began leaves exactly one record, or one count of why it did not: the board
-counts it as started before anything can fail and as handed over after.
+counts it as started before its handler begins and as handed over after.
 """
 
 import asyncio
@@ -68,10 +68,10 @@ class ObservationMiddleware:
         if request.raw_path.startswith(UNRECORDED_PREFIX):
             return await handler(request)
         row = self._row
+        observation = self._open(request)  # before anything is counted: what raised here would count as lost for ever
+        request[OBSERVATION] = observation
         row[_STARTED] += 1
         row[_ACTIVE] += 1
-        observation = self._open(request)
-        request[OBSERVATION] = observation
         client_left = False
         try:
             return await handler(request)

@@ -18,7 +18,7 @@ from typing import Final
 
 import orjson
 
-from observability import names
+from observability import names, whole_lines
 
 SERIES_MAX: Final = 10_000
 """Label sets of one worker. Model APIs x consumers x services x outcomes that occur are some hundreds; a status or a
@@ -40,14 +40,11 @@ class RequestCounter:
     def __init__(self, folder: Path, slot: int) -> None:
         """`folder`: of the files, made by the supervisor. OSError where they cannot be; no content of theirs is one."""
         path = self._labels = folder / f"requests-{slot}.labels"
-        with path.open("a+b") as file:
-            data = path.read_bytes()
-            file.truncate(data.rfind(b"\n") + 1)  # a line that was cut by a kill
+        keys = list(_keys(whole_lines.begin(path)))
         with path.with_suffix(".counts").open("a+b") as file:
             # taken from the disk now: a mapped page that finds no room later would kill the worker (SIGBUS)
             os.posix_fallocate(file.fileno(), 0, SERIES_MAX * 8)
             self._counts = memoryview(mmap.mmap(file.fileno(), SERIES_MAX * 8)).cast("Q")
-        keys = list(_keys(data))
         self._rows = {key: row for row, key in enumerate(keys[:SERIES_MAX]) if key is not None}
         self._rows_made = len(keys)
 
@@ -60,7 +57,7 @@ class RequestCounter:
         self._counts[row] += 1
 
     def _make(self, key: Key) -> int:
-        if self._rows_made >= SERIES_MAX or not _append(self._labels, orjson.dumps(key) + b"\n"):
+        if self._rows_made >= SERIES_MAX or not whole_lines.append(self._labels, orjson.dumps(key) + b"\n"):
             return self._rows[OTHER, OTHER, OTHER, key[3], OTHER]
         row = self._rows[key] = self._rows_made
         self._rows_made += 1
@@ -81,25 +78,6 @@ def request_totals(folder: Path) -> dict[tuple[str, ...], int]:
                 labels = tuple(map(str, key))
                 totals[labels] = totals.get(labels, 0) + count
     return totals
-
-
-def _append(path: Path, line: bytes) -> bool:
-    """Write a whole line or, where the disk has no room for it, nothing: half a line would spoil the next one."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        end = os.fstat(fd).st_size
-        try:
-            if os.write(fd, line) == len(line):
-                return True
-        except OSError:
-            return False
-        os.ftruncate(fd, end)
-        return False
-    finally:
-        os.close(fd)
 
 
 def _keys(labels: bytes) -> Iterator[Key | None]:

@@ -81,11 +81,6 @@ class Intake:
         self._listener.listen(BACKLOG)
         loop.add_reader(self._listener.fileno(), self._accept)
 
-    @property
-    def connections(self) -> int:
-        """How many workers are connected."""
-        return len(self._connections)
-
     def drain(self) -> None:
         """Accept no more, and read all that is in the sockets now."""
         self._accept()

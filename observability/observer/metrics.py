@@ -5,14 +5,18 @@ to it); without it the metrics live in this process alone, as tests want them.
 
 Label values come from callers and providers, so their number is bounded: a model name beyond the first 200 becomes
 `other`, an error type beyond the first 100 `_OTHER`, and after 2,000 label sets (the SDK's own limit for an instrument)
-models are no longer told apart.
+models are no longer told apart. The names are kept in files too: the counts of an observer outlive it, so a new set of
+200 names for each restart would be no bound.
 """
 
+import contextlib
+from pathlib import Path
 from typing import Any, Final
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from observability import names
+from observability import names, whole_lines
 from observability.record import Record
 
 MODELS_MAX: Final = 200
@@ -39,12 +43,23 @@ _Key = tuple[str, str, str, str, str, str]
 
 
 class _Names:
-    """The first `limit` values that come; all others are `other`."""
+    """The first `limit` values that come; all others are `other`. With a file, the successor knows them too."""
 
-    def __init__(self, limit: int, other: str) -> None:
+    def __init__(self, limit: int, other: str, path: Path | None) -> None:
         self._known: dict[str, str] = {"": ""}
         self._limit = limit
         self._other = other
+        self._path = path
+        if path is not None:
+            with contextlib.suppress(OSError):
+                self._learn(whole_lines.begin(path))
+
+    def _learn(self, lines: bytes) -> None:
+        for line in lines.splitlines()[: self._limit]:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                value = orjson.loads(line)
+                if isinstance(value, str):
+                    self._known[value] = value
 
     def bounded(self, value: str) -> str:
         known = self._known.get(value)
@@ -53,6 +68,8 @@ class _Names:
         if len(self._known) > self._limit:
             return self._other
         self._known[value] = value
+        if self._path is not None:
+            whole_lines.append(self._path, orjson.dumps(value) + b"\n")
         return value
 
 
@@ -107,7 +124,8 @@ def _histogram(
 class RecordMetrics:
     """All metrics that come from records; one instance in a process."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, known: Path | None = None) -> None:
+        """`known`: beginning of the names of the files with the known names, one for each observer of a host."""
         self.operation_duration = _histogram(
             names.GEN_AI_CLIENT_OPERATION_DURATION,
             "The upstream's time: first attempt until the response was whole",
@@ -159,8 +177,8 @@ class RecordMetrics:
             ("model_api", "service", "verdict"),
             registry=registry,
         )
-        self._models = _Names(MODELS_MAX, OTHER)
-        self._error_types = _Names(ERROR_TYPES_MAX, OTHER_ERROR)
+        self._models = _Names(MODELS_MAX, OTHER, known and known.with_suffix(".models"))
+        self._error_types = _Names(ERROR_TYPES_MAX, OTHER_ERROR, known and known.with_suffix(".error_types"))
         self._series: dict[_Key, _Series] = {}
         self._overhead: dict[str, Histogram] = {}
         self._attempts: dict[tuple[str, str, str], Counter] = {}
@@ -180,24 +198,17 @@ class RecordMetrics:
         images = fields.get(names.SLUICEWAY_USAGE_IMAGES)
         if images:
             self.images.labels(model_api).inc(images)
-        self._count_attempts(record, fields, model_api)
+        self._count_attempts(record, model_api)
         if names.GEN_AI_OPERATION_NAME in fields:
             self._observe_operation(record, fields, self._series_of(fields, model_api))
 
-    def _count_attempts(self, record: Record, fields: dict[str, Any], model_api: str) -> None:
-        attempts = record.get("attempts")
-        if attempts is not None:
-            for attempt in attempts:
-                self._count_attempt(model_api, attempt["service"], attempt["verdict"])
-        elif "client" in record:
-            self._count_attempt(model_api, fields.get(names.SLUICEWAY_SERVICE, ""), "done")
-
-    def _count_attempt(self, model_api: str, service: str, verdict: str) -> None:
-        key = (model_api, service, verdict)
-        counter = self._attempts.get(key)
-        if counter is None:
-            counter = self._attempts[key] = self.attempts.labels(*key)
-        counter.inc()
+    def _count_attempts(self, record: Record, model_api: str) -> None:
+        for attempt in record.get("attempts", ()):
+            key = (model_api, attempt["service"], attempt["verdict"])
+            counter = self._attempts.get(key)
+            if counter is None:
+                counter = self._attempts[key] = self.attempts.labels(*key)
+            counter.inc()
 
     def _observe_operation(self, record: Record, fields: dict[str, Any], series: _Series) -> None:
         series.request.observe(fields.get(names.SLUICEWAY_DURATION_MS, 0) / 1e3)

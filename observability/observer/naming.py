@@ -8,13 +8,11 @@ from typing import Any, Final
 
 from observability import names
 from observability.facts import AttemptFacts, Facts
-from observability.findings import Findings
+from observability.findings import NOTHING_FOUND, Findings
 from observability.record import Attempt, Record
 
 MODEL_CHARACTERS_MAX: Final = 256
 """Of the model a client asked for, which becomes a label of metrics. The longest names known have 80."""
-_NOTHING: Final = Findings()
-
 _USAGE_FIELDS: Final = (
     ("input_tokens", names.GEN_AI_USAGE_INPUT_TOKENS),
     ("output_tokens", names.GEN_AI_USAGE_OUTPUT_TOKENS),
@@ -41,7 +39,7 @@ _USAGE_FIELDS: Final = (
 def record_of(facts: Facts) -> Record:
     """The record of one exchange."""
     fields = _request_fields(facts)
-    findings = facts.findings or _NOTHING
+    findings = facts.findings or NOTHING_FOUND
     if facts.findings is not None:
         _add_findings(fields, facts, findings)
     if facts.route_fields is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from observability import log
 from observability.counters import DropCounters
+from observability.exposition import METRICS_FOLDER
 from observability.observer.intake import Intake
 from observability.observer.metrics import RecordMetrics
 from observability.observer.sinks import RecordSinks
@@ -44,7 +45,7 @@ async def observe(index: int, runtime: Path) -> None:
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost the log and the metrics
             logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
     spans = (SpanEncoder(tracing.length_max), export) if export is not None else None
-    sinks = RecordSinks(RecordMetrics(), lines, drops, spans)
+    sinks = RecordSinks(RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}"), lines, drops, spans)
     intake = Intake(socket_path(runtime, index), loop, sinks)
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()

@@ -81,8 +81,8 @@ class SpanEncoder:
         if client is not None:
             spans.append(self._client(trace, client, client_attributes, server_id))
         attempts = record.get("attempts", ())
-        if len(attempts) > 1:
-            over = bytes.fromhex(client["span_id"]) if client is not None else server_id
+        if client is not None and len(attempts) > 1:
+            over = bytes.fromhex(client["span_id"])
             for number, attempt in enumerate(attempts):
                 spans.append(self._attempt(trace, attempt, number, over))
         return spans

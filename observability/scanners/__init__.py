@@ -30,9 +30,17 @@ _READERS: dict[tuple[str, str], Callable[[Findings], Reader]] = {
 
 
 def response_scanner(
-    protocol: str, operation: str, content_type: str, status: int, content_encoding: str = ""
+    protocol: str,
+    operation: str,
+    content_type: str,
+    status: int,
+    content_encoding: str = "",
+    *,
+    choices: int | None = None,
 ) -> Scanner:
     """A scanner for the body of one response; the head's fields as received.
+
+    `choices`: how many the request asked for, None where that is not known.
 
     Server-sent events and JSON are read. Other content says nothing that we know (it is whole when it ends), nor does
     an operation without a reader. A content coding other than gzip and deflate: `findings.failed` from the start.
@@ -41,7 +49,10 @@ def response_scanner(
     findings = Findings()
     if framing is None or reader is None:
         return Scanner(findings) if status < 400 else _ErrorPage(findings)
-    scanner = framing(reader(findings))
+    meaning = reader(findings)
+    if choices is not None:
+        meaning.expect(choices)
+    scanner = framing(meaning)
     if content_encoding in ("", "identity"):
         return scanner
     try:

@@ -33,9 +33,11 @@ _EARLY_LOADS_MAX = 4
 class Choices:
     """Which choices of a response were seen, and how they finished."""
 
-    __slots__ = ("_open", "_reasons")
+    __slots__ = ("_open", "_reasons", "expected")
 
     def __init__(self) -> None:
+        self.expected = 1
+        """So many belong to the response, at least: one may end before the next has begun."""
         self._reasons: dict[int, str | None] = {}
         self._open = 0
 
@@ -56,8 +58,8 @@ class Choices:
 
     @property
     def finished(self) -> bool:
-        """All that were seen have finished."""
-        return bool(self._reasons) and self._open == 0
+        """All that were seen have finished, and as many were seen as there are."""
+        return self._open == 0 and len(self._reasons) >= self.expected
 
     def finish_reasons(self) -> list[str]:
         """In the order of the index."""
@@ -76,6 +78,9 @@ class Reader:
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
+
+    def expect(self, choices: int) -> None:
+        """The request asked for so many choices. Said before the first event, if at all."""
 
     def event(self, name: bytes, document: dict[str, Any]) -> None:
         """One event of a stream; an event whose data are not a JSON object comes with an empty document."""

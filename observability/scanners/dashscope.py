@@ -1,8 +1,9 @@
 """The DashScope protocol: text-generation and multimodal-generation (protocols.md §2.4, §2.5).
 
 Every event carries the usage so far; with several choices each event has one choice and the output tokens of that
-choice alone. A choice is finished when its finish reason is not the *string* `null`. There is no `[DONE]`. Errors come
-as an event named `error`, or as a document with a `code`, whatever the status.
+choice alone. A choice is finished when its finish reason is not the *string* `null`. There is no `[DONE]`, and some
+models answer with one choice whatever `n` says: a stream counts as complete when all choices seen have finished. Errors
+come as an event named `error`, or as a document with a `code`, whatever the status.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class GenerationReader(Reader):
             ("message",),
             ("error", "code"),
             ("error", "type"),
+            ("error", "message"),
             ("output", "text"),
             ("output", "finish_reason"),
             *(("output", "audio", key) for key in _AUDIO_KEYS),

@@ -2,14 +2,15 @@
 
 Streams differ between servers: usage comes in an extra chunk without choices, in the finish chunk, in every chunk
 (the last is right) or never; `[DONE]` may be missing. A stream is complete with `[DONE]` or once every choice seen
-has its finish reason; its usage is final if the stream is complete.
+has its finish reason, and as many were seen as the request asked for, where that is known; its usage is final if the
+stream is complete.
 """
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import Choices, Reader, error_code_of, index_of, text_of
+from observability.scanners.base import CHOICES_MAX, Choices, Reader, error_code_of, index_of, text_of
 from observability.scanners.usage import read_usage, size_of
 from observability.wire.json_paths import Path, Paths
 
@@ -24,6 +25,7 @@ _ENVELOPE: list[Path] = [
     ("type",),
     ("error", "code"),
     ("error", "type"),
+    ("error", "message"),
     ("code",),
     ("message",),
     ("request_id",),
@@ -75,6 +77,10 @@ class _ChoicesReader(_EnvelopeReader):
         self.findings = findings
         self._named = False
         self._choices = Choices()
+
+    def expect(self, choices: int) -> None:
+        """`n` of the request. A server that ignores it and leaves out `[DONE]` looks as if it broke off."""
+        self._choices.expected = min(choices, CHOICES_MAX)
 
     def _has_output(self, choice: dict[str, Any]) -> bool:
         raise NotImplementedError

@@ -71,11 +71,6 @@ class SseSplitter:
         self._data_bytes = 0
         self._large = False  # data of the event were handed out already
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the unfinished event."""
-        return len(self._line) + self._data_bytes + len(self._name)
-
     def feed(self, piece: bytes) -> list[Item]:
         """Take the next piece of the stream; returns what it finished, in order."""
         if not piece:

@@ -56,6 +56,18 @@ def record(fields: dict[str, Any] | None = None, **overrides: Any) -> Record:
             "port": 443,
             "status": 200,
         },
+        "attempts": [
+            {
+                "span_id": "",
+                "start_ns": START_NS + 500_000,
+                "end_ns": START_NS + 2_500_000_000,
+                "service": "qwen",
+                "address": "upstream.test",
+                "port": 443,
+                "status": 200,
+                "verdict": "done",
+            }
+        ],
     }
     for target, changes in ((made["fields"], fields or {}), (made, overrides)):
         for key, value in changes.items():

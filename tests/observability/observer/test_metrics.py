@@ -69,7 +69,7 @@ def test_a_failed_stream_has_no_time_to_first_token(registry, observed):
 
 def test_a_request_that_matched_nothing_counts_only_what_it_has(registry, observed):
     fields = {name: None for name in record()["fields"] if name.startswith(("gen_ai.", "sluiceway."))}
-    observed.observe(record(fields, client=None))
+    observed.observe(record(fields, client=None, attempts=None))
     assert all(not metric.samples for metric in registry.collect())
 
 
@@ -95,6 +95,39 @@ def test_models_beyond_the_first_200_are_other(registry, observed):
     assert value(name, labels | {"gen_ai_request_model": "model-199"}) == 1
     assert value(name, labels | {"gen_ai_request_model": "model-200"}) is None
     assert value(name, labels | {"gen_ai_request_model": "other"}) == 50
+
+
+def test_a_successor_knows_the_models_of_its_predecessor(tmp_path):
+    name = "gen_ai_server_request_duration_seconds_count"
+    for life in range(3):
+        registry = CollectorRegistry()
+        observed = RecordMetrics(registry, tmp_path / "known-0")
+        for number in range(120):
+            observed.observe(record({names.GEN_AI_REQUEST_MODEL: f"{life}-{number}", names.ERROR_TYPE: f"e-{life}"}))
+        told_apart = [n for n in range(120) if _count(registry, name, f"{life}-{n}", f"e-{life}")]
+        assert told_apart == list(range((120, 79, 0)[life]))  # the response's model is one of the 200
+        assert (_count(registry, name, "other", f"e-{life}") or 0) == 120 - len(told_apart)
+    another = RecordMetrics(registry := CollectorRegistry(), tmp_path / "known-1")
+    another.observe(record({names.GEN_AI_REQUEST_MODEL: "mine"}))
+    assert _count(registry, name, "mine", "") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{\n[]\n5\n\xff\n\n", b'"cut'])
+def test_known_names_that_do_not_read_are_passed_over(tmp_path, content):
+    (tmp_path / "known-0.models").write_bytes(content)
+    RecordMetrics(CollectorRegistry(), tmp_path / "known-0").observe(record())
+    lines = (tmp_path / "known-0.models").read_bytes().splitlines()
+    assert lines[-2:] == [b'"qwen-plus"', b'"qwen-plus-latest"']
+
+
+def test_where_names_cannot_be_kept_they_are_known_as_long_as_the_process(tmp_path):
+    registry = CollectorRegistry()
+    RecordMetrics(registry, tmp_path / "no-folder" / "known-0").observe(record())
+    assert _count(registry, "gen_ai_server_request_duration_seconds_count", "qwen-plus", "") == 1
+
+
+def _count(registry: CollectorRegistry, name: str, model: str, error_type: str) -> float | None:
+    return registry.get_sample_value(name, LABELS | {"gen_ai_request_model": model, "error_type": error_type})
 
 
 def test_error_types_and_label_sets_are_bounded(registry, observed):

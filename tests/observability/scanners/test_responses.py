@@ -164,6 +164,47 @@ def test_a_json_answer_is_read_with_its_last_piece_and_whole_at_its_end() -> Non
     assert scanner.findings.complete
 
 
+@pytest.mark.parametrize(
+    ("n", "complete"),
+    [
+        (None, [True, False, True]),
+        (1, [True, False, True]),
+        (2, [False, False, True]),
+        (3, [False, False, False]),
+    ],
+)
+def test_a_stream_is_complete_when_as_many_choices_as_asked_for_have_finished(n, complete) -> None:
+    scanner = response_scanner("openai", "chat.completions", SSE, 200, choices=n)
+    told = []
+    for index, reason in ((0, "stop"), (1, None), (1, "stop")):
+        choice = {"index": index, "delta": {"content": "a"}, "finish_reason": reason}
+        scanner.feed(events({"choices": [choice]}))
+        told.append(scanner.findings.complete)
+    assert told == complete
+    scanner.feed(b"data: [DONE]\n\n")
+    assert scanner.findings.complete
+
+
+@pytest.mark.parametrize("protocol", ["openai", "dashscope"])
+@pytest.mark.parametrize("size", [0, 70_000, 500_000])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"message": "overloaded"}, "error"),
+        ({"message": "x" * 20_000}, "error"),
+        ({"message": "overloaded", "type": "busy"}, "busy"),
+        (None, None),
+        ({}, None),
+    ],
+)
+def test_an_error_is_seen_in_a_document_of_any_size(protocol, size, error, code) -> None:
+    operation = "chat.completions" if protocol == "openai" else "text-generation"
+    scanner = response_scanner(protocol, operation, JSON, 200)
+    scanner.feed(json.dumps({"pad": "A" * size, "error": error}).encode())
+    scanner.end()
+    assert scanner.findings.error_code == code
+
+
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br"])
 def test_a_coding_that_cannot_be_read_is_a_failure_from_the_start(coding: str) -> None:
     scanner = response_scanner("openai", "chat.completions", JSON, 200, coding)

@@ -150,7 +150,6 @@ def test_64_mb_in_one_line_pass_without_being_held(lead: bytes) -> None:
     tracemalloc.start()
     for _ in range(1024):
         data_bytes += sum(len(item.data) for item in splitter.feed(piece))
-        assert splitter.held_bytes <= 65536 + 6
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 500_000
