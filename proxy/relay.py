@@ -169,8 +169,14 @@ def open_scanner(exchange: Exchange, head: ResponseHead) -> str:
     observation = exchange.observation
     observation.stream = kind == EVENT_STREAM
     operation: Any = route.operation
+    asked = observation.request_scanner
     observation.scanner = response_scanner(
-        operation.protocol, operation.name, content_type, head.status, head.content_encoding.decode("latin-1")
+        operation.protocol,
+        operation.name,
+        content_type,
+        head.status,
+        head.content_encoding.decode("latin-1"),
+        choices=None if asked is None else asked.n,
     )
     return kind
 

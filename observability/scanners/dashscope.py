@@ -30,6 +30,7 @@ class GenerationReader(Reader):
             ("usage",),
             ("code",),
             ("message",),
+            ("error",),
             ("error", "code"),
             ("error", "type"),
             ("error", "message"),

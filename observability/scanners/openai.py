@@ -23,6 +23,7 @@ _ENVELOPE: list[Path] = [
     ("usage",),
     ("object",),
     ("type",),
+    ("error",),
     ("error", "code"),
     ("error", "type"),
     ("error", "message"),

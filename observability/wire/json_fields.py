@@ -169,7 +169,7 @@ class JsonFields:
         if self._walked > WALKED_MAX or len(self.fields) >= FIELDS_MAX:
             return self._fail(data)
         byte, node = data[pos], self._node
-        if node is not None and node.path is not None:
+        if node is not None and node.path is not None and not (byte == _BRACE and node.keys):
             self.open_path = node.path
             self._field_start = self.offset + pos
             self._field_from = pos

@@ -84,8 +84,8 @@ class Node:
 class Paths:
     """A set of wanted paths, prepared once and shared by scanners.
 
-    `paths` are the values to capture, `counted` the arrays whose elements are counted. A captured path must not be the
-    beginning of another path: what is captured is not looked into (ValueError).
+    `paths` are the values to capture, `counted` the arrays whose elements are counted. A captured value that is an
+    object is looked into instead, where a path goes on below it by a key; an array cannot be both (ValueError).
     """
 
     __slots__ = ("paths", "root")
@@ -110,8 +110,7 @@ class Paths:
         return node
 
     def _check(self, node: Node) -> None:
-        below = [*node.keys.values(), *([node.elements] if node.elements is not None else [])]
-        if node.path is not None and (below or node.counted is not None):
+        if node.path is not None and (node.elements is not None or node.counted is not None):
             raise ValueError(f"path {node.path!r} is captured and also looked into")
-        for child in below:
+        for child in (*node.keys.values(), *([node.elements] if node.elements is not None else [])):
             self._check(child)

@@ -239,6 +239,18 @@ async def test_eof_without_done_is_complete() -> None:
         check(await worker.fields(), outcome="ok", error=None, source="upstream", output=5)
 
 
+async def test_a_stream_with_one_choice_of_two_is_cut() -> None:
+    body = orjson.dumps({"n": 2, **orjson.loads(STREAM_BODY)})
+    script = (ReadHead(), ReadBody(len(body)), Send(SSE_EOF_HEAD), Send(ROLE + TOKEN + FINISH + USAGE), Fin())
+    async with Scripted(*script) as upstream, running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker:
+        async with connect(worker.port) as client:
+            client.send(request(body))
+            await read_until(client, USAGE)
+            rest, _ = await client.rest()
+            assert LAST not in rest
+        check(await worker.fields(), outcome="upstream_aborted", error="upstream_truncated", source="partial", output=5)
+
+
 async def test_an_error_event_in_a_200_stream() -> None:
     script = streaming(Send(chunk(ROLE) + chunk(ERROR) + LAST))
     async with Scripted(*script) as upstream, running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker:

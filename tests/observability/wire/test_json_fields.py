@@ -227,9 +227,29 @@ def test_nothing_is_open_after_a_failure() -> None:
     assert (fields.open_path, fields.open_start) == (None, None)
 
 
-def test_a_captured_value_is_not_looked_into() -> None:
+def test_a_captured_array_is_not_looked_into() -> None:
     with pytest.raises(ValueError, match="looked into"):
-        Paths([("error",), ("error", "code")])
+        Paths([("error",), ("error", "*", "code")])
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        (b'{"error":"no","code":1}', [(("error",), b'"no"')]),
+        (b'{"error":{"code":7,"x":{}}}', [(("error", "code"), b"7")]),
+        (b'{"error":[{"code":7}]}', [(("error",), b'[{"code":7}]')]),
+        (b'{"error":null}', [(("error",), b"null")]),
+        (b'{"error":{}}', []),
+    ],
+)
+def test_a_value_that_is_an_object_is_looked_into_instead(document: bytes, found: list) -> None:
+    paths = Paths([("error",), ("error", "code")])
+    for step in (len(document), 1):
+        fields = JsonFields(paths)
+        for at in range(0, len(document), step):
+            fields.feed(document[at : at + step])
+        assert [(field.path, field.raw) for field in fields.fields] == found
+        assert fields.complete
 
 
 KEYS = st.sampled_from(
