@@ -146,6 +146,7 @@ def test_a_crashed_child_is_started_again_and_logged(host: Callable[..., Host]) 
     run = host(workers=[READY], observers=[[]], control=[[]])
     run.wait(event="ready")
     for name in ("worker-0", "observer-0", "control-0"):
+        run.wait_for_start(1, name)
         victim = int(run.of(name)[-1])
         os.kill(victim, signal.SIGKILL)
         line = run.wait(event="restarting", child=name)
@@ -187,6 +188,7 @@ def test_a_dead_workers_requests_are_counted_as_lost(host: Callable[..., Host]) 
 def test_a_live_gauge_of_a_dead_process_is_removed(host: Callable[..., Host]) -> None:
     run = host(workers=[READY], observers=[[]])
     run.wait(event="ready")
+    run.wait_for_start(1, "observer-0")
     victim = int(run.of("observer-0")[0])
     metrics = run.folder / "metrics"
     metrics.mkdir()
