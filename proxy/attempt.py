@@ -40,6 +40,8 @@ class Ended(NamedTuple):
 
 
 _DONE: Final = Ended(Verdict.DONE)
+_VERDICT_DONE: Final = Verdict.DONE  # a look at a member of an enumeration is 0.1 µs
+_NOBODY: Final = Blame.NONE
 
 
 class Attempt:
@@ -104,7 +106,8 @@ class Attempt:
             record.verdict = Verdict.CLIENT_LEFT
             raise
         finally:
-            self._plan.release()
+            if not self._plan.reported:
+                self._plan.release()
             record.end_ns = now_ns()
 
     async def _within_deadlines(self) -> Ended:
@@ -161,21 +164,22 @@ class Attempt:
                 if ended is not None:
                     return ended
             else:
-                if (clock is not None or plan.another) and media_type(head) == EVENT_STREAM:
+                if (clock is not None or (not plan.lone and plan.another)) and media_type(head) == EVENT_STREAM:
                     ended = await self._opened(connection, head, held)
                     if ended is not None:
                         return ended
-                plan.report(Blame.NONE)
+                plan.report(_NOBODY)
             if clock is not None:
                 clock.stop()
             if self._upload is not None:
                 await self._upload.stop()
                 exchange.usage_asked = self._upload.usage_asked
-            exchange.body.let_go()  # from here on nothing is tried again
-            if not exchange.body.complete:  # answered early: what the client still sends is not read as a request
-                exchange.keep_alive = False
+            if exchange.payload is None:
+                exchange.body.let_go()  # from here on nothing is tried again
+                if not exchange.body.complete:  # answered early: what the client still sends is no request
+                    exchange.keep_alive = False
             await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
-            self._record.verdict = Verdict.DONE
+            self._record.verdict = _VERDICT_DONE
             return _DONE
         finally:
             if self._upload is not None:

@@ -31,6 +31,10 @@ MAX_CACHED_ROUTES: Final = 4096
 """Routes whose record fields are kept; a configuration has some hundreds."""
 
 
+_DONE: Final = Verdict.DONE  # a look at a member of an enumeration is 0.1 µs
+_GIVE_UP: Final = Verdict.GIVE_UP
+
+
 class Pipeline:
     """Runs exchanges. One for each worker; it owns the upstream pools."""
 
@@ -55,10 +59,11 @@ class Pipeline:
             await self._send(exchange, route, plan)
         finally:
             self._running[model_api.name] -= 1
-            if plan is not None:
+            if plan is not None and not plan.lone:
                 plan.close()
-            exchange.observation.tape_lost = exchange.body.lost
-            exchange.body.let_go()
+            if exchange.payload is None:
+                exchange.observation.tape_lost = exchange.body.lost
+                exchange.body.let_go()
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Make the pools of a snapshot's services before any request needs them.
@@ -203,15 +208,16 @@ class Pipeline:
             service = target.service
             observation.service, observation.upstream_model = service.name, target.model
             observation.fallback = plan.choice.position > 0
+            if observation.attempts:  # what they were seen to do is not this one's
+                observation.scanner = None
+                observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
             if observation.attempts or service is not route.model_api.targets[0].service:  # `_match` has said those
                 observation.route_fields = self._route_fields(route, service)
-            observation.scanner = None  # of the attempt before, as all of these
-            observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
-            record = AttemptRecord(service.name, service.host, service.port, Verdict.GIVE_UP, target.model)
+            record = AttemptRecord(service.name, service.host, service.port, _GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
             ended = await Attempt(exchange, route, plan, self._pool(service), record, retried=retried).run()
-            if ended.verdict is Verdict.DONE:
+            if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept
             retried = ended.verdict is Verdict.SAME_TARGET

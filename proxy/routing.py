@@ -17,6 +17,7 @@ from proxy.cooldown import Cooldowns
 from proxy.errors import GatewayError
 from proxy.verdict import Blame, Verdict
 
+_NOBODY: Final = Blame.NONE
 MODEL_SHOWN_CHARACTERS: Final = 100
 """Of a model name in an error message."""
 
@@ -105,13 +106,14 @@ class Plan:
         "_key_ticket",
         "_max_attempts",
         "_own_keys",
-        "_reported",
         "_router",
         "_service_ticket",
         "_targets",
         "_tried",
         "attempts",
         "choice",
+        "lone",
+        "reported",
     )
 
     def __init__(
@@ -125,10 +127,13 @@ class Plan:
         self._balancer: Balancer | None = None
         self._index = 0
         self._heard = False
-        self._reported = True
+        self.reported = True
+        """Nothing is to be told of the present attempt any more."""
         self._service_ticket = self._key_ticket = 0
         self.attempts = 0
         """Begun so far."""
+        self.lone = choice is not None
+        """There is one target with one key: no other attempt can follow."""
         self.choice: Choice = self._seek(0) if choice is None else choice
 
     def balance(self, balancer: Balancer, index: int) -> None:
@@ -201,7 +206,7 @@ class Plan:
         else:
             self._service_ticket = cooldowns.began(service.name)
             self._key_ticket = cooldowns.began(key.name)
-        self._reported = False
+        self.reported = False
         if self._balancer is None or self.choice.position:
             return None
         began_at = monotonic()
@@ -209,13 +214,13 @@ class Plan:
 
     def report(self, blames: Blame, retry_after_s: float | None = None) -> None:
         """The attempt was answered, or failed. Only the first word of an attempt counts."""
-        if self._reported:
+        if self.reported:
             return
-        self._reported = True
+        self.reported = True
         service, key = self.choice.target.service, self.choice.key
         cooldowns = self._router.cooldowns
         if not self._service_ticket:
-            if blames is Blame.NONE:
+            if blames is _NOBODY:
                 return
             self._service_ticket = cooldowns.began(service.name)
             self._key_ticket = cooldowns.began(key.name)
@@ -231,8 +236,8 @@ class Plan:
 
     def release(self) -> None:
         """The attempt ended without news of its target."""
-        if not self._reported:
-            self._reported = True
+        if not self.reported:
+            self.reported = True
             if not self._service_ticket:
                 return
             cooldowns = self._router.cooldowns
