@@ -156,7 +156,15 @@ class Attempt:
         try:
             connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
             self._reused = connection.reused
-            head = await self._send(connection)
+            if exchange.payload is None and not exchange.body.empty:
+                head = await self._send_large(connection)
+            else:
+                self._send_small(connection)
+                began_ns = now_ns()
+                try:
+                    head = await connection.read_head()
+                finally:
+                    exchange.observation.upstream_ns += now_ns() - began_ns
             self._record.status = exchange.observation.upstream_status = head.status
             held: list[bytes] = []
             if head.status >= 400:
@@ -196,23 +204,23 @@ class Attempt:
         finally:
             self._exchange.observation.connect_ns += now_ns() - began_ns
 
-    async def _send(self, connection: Connection) -> ResponseHead:
-        """Send the request; answers the head of the response."""
-        exchange, service = self._exchange, self._choice.target.service
-        connection.begin(exchange.method.encode("ascii"), service.idle_timeout_ms)
+    def _send_small(self, connection: Connection) -> None:
+        """Send a request whose body is whole here, or that has none, in one write."""
+        exchange = self._exchange
+        connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
         payload = exchange.payload
         self._sent = True
-        if payload is not None or exchange.body.empty:
-            if payload and exchange.changes is not None:
-                payload, exchange.usage_asked = exchange.changes.whole(payload, self._choice.target.model)
-            request = self._request_head(payload, rewritten=False)
-            connection.write(request + payload if payload else request)
-            connection.request_complete = True
-            began_ns = now_ns()
-            try:
-                return await connection.read_head()
-            finally:
-                exchange.observation.upstream_ns += now_ns() - began_ns
+        if payload and exchange.changes is not None:
+            payload, exchange.usage_asked = exchange.changes.whole(payload, self._choice.target.model)
+        request = self._request_head(payload, rewritten=False)
+        connection.write(request + payload if payload else request)
+        connection.request_complete = True
+
+    async def _send_large(self, connection: Connection) -> ResponseHead:
+        """Send a request whose body streams; answers the head of the response, which may come before its end."""
+        exchange = self._exchange
+        connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
+        self._sent = True
         rewriter = None if exchange.changes is None else exchange.changes.rewriter(self._choice.target.model)
         upload = self._upload = Upload(exchange, connection, rewriter)
         connection.write(self._request_head(None, rewritten=rewriter is not None))
