@@ -122,7 +122,7 @@ def check_nothing_is_left_untried(schedule: Schedule, asked: Asked, pairs: Pairs
     if refused or (seen.play.kind == "error_event" and not seen.play.events and not seen.play.apart):
         counted = [one for one, _ in pairs if one["verdict"] != "same_target"]
         last = attempt["service"], attempt.get("model")
-        tried = any(plan[-1] == last for plan in setup.plans) or len(counted) == setup.model_api["max_attempts"]
+        tried = any(plan[-1] == last for plan in setup.plans) or len(counted) == setup.model_api.get("max_attempts", 4)
         assert tried, f"the client got {seen.play}, and there was more to try"
 
 
@@ -134,7 +134,7 @@ def check_attempts(schedule: Schedule, record: Record, seen: list[Seen]) -> Pair
     assert pairs is not None, f"the record says {shown}, the services saw {[(a.service, a.play) for a in seen]}"
     assert record["fields"].get("sluiceway.attempts", 0) == len(attempts)
     counted = [one for one in attempts if one["verdict"] != "same_target"]
-    assert len(counted) <= schedule.setup.model_api["max_attempts"], f"too many attempts: {shown}"
+    assert len(counted) <= schedule.setup.model_api.get("max_attempts", 4), f"too many attempts: {shown}"
     assert all(one["verdict"] in {"next_target", "next_key", "same_target"} for one in attempts[:-1]), shown
     for one in attempts:
         assert schedule.setup.listens(one["service"]) or one.get("error") == "connect_failed" or one is attempts[-1]

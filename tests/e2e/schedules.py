@@ -161,6 +161,20 @@ _answers = st.builds(
     apart=st.booleans(),
     close=st.booleans(),
 )
+_refusals = st.builds(
+    Play,
+    status=st.sampled_from((401, 403, 429, 429, 500, 502, 503, 503)),
+    retry_after=st.sampled_from((None, b"0")),
+    early=st.booleans(),
+)
+"""What makes a request go on, without any further fault: the longest ways through a plan."""
+_first_errors = st.builds(
+    Play,
+    kind=st.just("error_event"),
+    end=st.sampled_from(("whole", "short")),
+    events=st.just(0),
+    framing=st.just("chunked"),
+)
 _streams = st.builds(
     Play,
     kind=st.sampled_from(("stream", "stream", "error_event")),
@@ -182,9 +196,11 @@ _silences = st.builds(
     Play, kind=st.just("silence"), end=st.sampled_from(("fin", "reset", "stall")), early=st.booleans()
 ) | st.builds(Play, kind=st.just("garbled"), early=st.booleans())
 _plays = {
-    "job": st.lists(_answers | _silences, min_size=1, max_size=3).map(tuple),
-    "chat": st.lists(_answers | _answers | _silences | _streams, min_size=1, max_size=3).map(tuple),
-    "stream": st.lists(_streams | _answers | _silences | _streams | _until_eof, min_size=1, max_size=3).map(tuple),
+    "job": st.lists(_refusals | _refusals | _answers | _silences, min_size=1, max_size=3).map(tuple),
+    "chat": st.lists(_refusals | _refusals | _answers | _silences | _streams, min_size=1, max_size=3).map(tuple),
+    "stream": st.lists(
+        _refusals | _refusals | _streams | _answers | _silences | _streams | _until_eof, min_size=1, max_size=3
+    ).map(tuple),
 }
 _leaves = (
     st.none()
@@ -232,10 +248,10 @@ def _setups(draw: st.DrawFn) -> Setup:
         services=services,
         routing=routing,
         picks=draw(st.lists(entries, min_size=1, max_size=1 if routing == "single" else 2, unique=True).map(tuple)),
-        fallback=draw(st.lists(entries, max_size=3).map(tuple)),
+        fallback=draw(st.lists(entries, min_size=draw(st.sampled_from((0, 1, 2, 3))), max_size=3).map(tuple)),
         model_api={
             "fallback_on": draw(st.sampled_from(([429, 500, 502, 503, 504, 529], [500], [400, 401, 413, 503]))),
-            "max_attempts": draw(st.integers(1, 5)),
+            "max_attempts": draw(st.sampled_from((1, 2, 3, 4, 5, 5))),
             "first_token_timeout_ms": draw(st.sampled_from((0, DEADLINE_MS))),
             "first_packet_timeout_ms": draw(st.sampled_from((0, 0, DEADLINE_MS))),
         },

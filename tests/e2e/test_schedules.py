@@ -168,10 +168,33 @@ LEFT_WHILE_AN_UPLOAD_WAS_STOPPED = Schedule(
 )
 """The client leaves in the very turn in which an attempt gives way to the next and waits for its upload's end."""
 
+NOBODY_HAS_A_BETTER_ANSWER = Schedule(
+    Setup(
+        ((1, True, 0), (1, False, 0)),
+        "single",
+        ((0, None),),
+        ((0, None), (1, None)),
+        {"fallback_on": [502, 503], "max_attempts": 3},
+        {},
+    ),
+    (Asked("r0", ((Play(status=503), Play(status=502)), ())),),
+    together=False,
+)
+"""Two refusals, then nobody: the client gets the second."""
+
+AN_ERROR_COMES_FIRST = Schedule(
+    Setup(((1, True, 0), (1, True, 0)), "single", ((0, None),), ((1, None),), {"fallback_on": [503]}, {}),
+    (Asked("r0", ((Play("error_event", events=0, framing="chunked"),), ()), kind="stream"),),
+    together=False,
+)
+"""Streams that begin with an error, and somebody else to ask, are rarely drawn together."""
+
 
 @pytest.mark.timeout(360 + 2 * SCHEDULES)
 @settings(max_examples=SCHEDULES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schedule=schedules())
+@example(schedule=NOBODY_HAS_A_BETTER_ANSWER)
+@example(schedule=AN_ERROR_COMES_FIRST)
 @example(schedule=LEFT_WHILE_AN_UPLOAD_WAS_STOPPED)
 async def test_what_has_to_be_true_of_every_schedule(schedule: Schedule) -> None:
     played = await play(schedule)
