@@ -190,10 +190,12 @@ class Attempt:
             self._record.verdict = _VERDICT_DONE
             return _DONE
         finally:
-            if self._upload is not None:
-                await self._upload.stop()
-            if connection is not None:
-                self._pool.release(connection)
+            try:
+                if self._upload is not None:
+                    await self._upload.stop()
+            finally:  # a client that leaves right now cancels that wait too
+                if connection is not None:
+                    self._pool.release(connection)
 
     # -- request -----------------------------------------------------------------------------------------------------
 

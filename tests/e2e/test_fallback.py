@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from observability.record import Record
 from tests.fakes.raw import connect
@@ -351,6 +352,41 @@ async def test_a_client_that_leaves_closes_whatever_attempt_runs() -> None:
         record = await record_of(worker)
         assert record["fields"]["sluiceway.outcome"] == "client_aborted"
         assert verdicts(record) == [("sim", "next_target", 503), ("two", "client_left", None)]
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_stream_is_what_the_attempt_ended_with() -> None:
+    async with (
+        Scripted(*says(SSE, Send(chunk(TOKEN)), Stall())) as one,
+        gateway(one, NOBODY) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (KEY.encode(), len(STREAM), STREAM)
+        )
+        await asyncio.wait_for(client.reader.readuntil(TOKEN), 10)
+        client.leave()
+        record = await record_of(worker)
+        assert record["fields"]["sluiceway.outcome"] == "client_aborted"
+        assert verdicts(record) == [("sim", "client_left", 200)]
+
+
+async def test_an_answer_that_breaks_off_under_the_upload_is_no_fault_of_the_gateway() -> None:
+    """The client's connection is cut while its body still arrives: nothing is read of it any more."""
+    with capture_logs() as logged:
+        async with (
+            Scripted(ReadHead(), Send(SSE + chunk(TOKEN)), Fin()) as one,
+            gateway(one, NOBODY) as worker,
+            connect(worker.port) as client,
+        ):
+            client.send(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                b"Content-Length: 300000\r\n\r\n%s" % (KEY.encode(), STREAM)
+            )
+            data, _ = await client.rest()
+            assert data.endswith(chunk(TOKEN))
+            assert verdicts(await record_of(worker)) == [("sim", "cut", 200)]
+    assert not logged
 
 
 async def test_weights_share_the_requests() -> None:
