@@ -8,6 +8,7 @@ held back until it shows what it is (`proxy.opening`). The verdict is `proxy.ver
 
 import asyncio
 import time
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from observability.observation import Attempt as AttemptRecord
@@ -354,9 +355,15 @@ class Attempt:
 
 def added_lines(exchange: Exchange, service: str) -> bytes:
     """The gateway's own header lines of a relayed answer."""
+    observation = exchange.observation
+    rest = _rest_of_added(service, len(observation.attempts), exchange.snapshot.generation)
+    return b"x-sluiceway-request-id: %s\r\n%s" % (observation.request_id.encode("ascii"), rest)
+
+
+@lru_cache(maxsize=1024)  # services times attempts of a generation or two: a hundred lines of some 80 bytes
+def _rest_of_added(service: str, attempts: int, generation: int) -> bytes:
     return (
-        f"x-sluiceway-request-id: {exchange.observation.request_id}\r\n"
         f"x-sluiceway-service: {service}\r\n"
-        f"x-sluiceway-attempts: {len(exchange.observation.attempts)}\r\n"
-        f"x-sluiceway-generation: {exchange.snapshot.generation}\r\n"
+        f"x-sluiceway-attempts: {attempts}\r\n"
+        f"x-sluiceway-generation: {generation}\r\n"
     ).encode("ascii")

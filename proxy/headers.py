@@ -191,7 +191,9 @@ def response_head(
     `framing`: length keeps the upstream's Content-Length; chunked and eof drop it; none keeps it as information
     (HEAD, 304), but for a 204, which must not have one (RFC 9110 §8.6).
     """
-    parts = [b"HTTP/1.1 %d %s\r\n" % (upstream.status, upstream.reason)]
+    status, reason = upstream.status, upstream.reason
+    usual = status == 200 and reason == b"OK"
+    parts = [b"HTTP/1.1 200 OK\r\n" if usual else b"HTTP/1.1 %d %s\r\n" % (status, reason)]
     dropped = connection_named(upstream.connection)
     keep_length = framing == "length" or (framing == "none" and upstream.status != 204)
     fates = _DOWNSTREAM

@@ -256,14 +256,11 @@ class Connection(asyncio.Protocol):
             self._activity_at = self._loop.time()
             self._transport.resume_reading()
 
-    async def _wait(self) -> None:
-        """Until something came: spurious wake-ups are allowed, the callers look again."""
-        assert self._waiter is None, "one reader at a time"
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+    def _wait(self) -> asyncio.Future[None]:
+        """Done when something came: spurious wake-ups are allowed, the callers look again."""
+        assert self._waiter is None or self._waiter.done(), "one reader at a time"
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     def _error(self) -> UpstreamError:
         assert self._failure is not None
