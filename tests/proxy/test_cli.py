@@ -185,8 +185,14 @@ class Gateway:
             text=True,
         )
         self.lines: list[dict[str, Any]] = []
+        self._passed: list[dict[str, Any]] = []
 
     def wait(self, event: str) -> dict[str, Any]:
+        """The next line with that event; lines of several processes come in any order, so one may have passed by."""
+        for line in self._passed:
+            if line["event"] == event:
+                self._passed.remove(line)
+                return line
         assert self.process.stdout is not None
         for text in self.process.stdout:
             line: dict[str, Any] = json.loads(text)
@@ -194,6 +200,7 @@ class Gateway:
             assert line["event"] not in {"restarting", "crash_loop"}, self.lines
             if line["event"] == event:
                 return line
+            self._passed.append(line)
         raise AssertionError(f"ended without {event}: {self.lines}")
 
     def end(self) -> int:
