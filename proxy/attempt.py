@@ -96,7 +96,8 @@ class Attempt:
         except UpstreamError as error:
             judgement = self._judge(failure=error.kind, response_started=error.response_started)
             record.error, record.verdict = error.kind, judgement.verdict
-            self._plan.report(judgement.blames)
+            if judgement.blames is not _NOBODY:  # else it says nothing of its target, neither good nor bad
+                self._plan.report(judgement.blames)
             if exchange.response.committed:
                 raise
             return Ended(judgement.verdict, error)

@@ -48,6 +48,9 @@ class Clock(Protocol):
     def resume(self) -> None:
         """The wait is over."""
 
+    def look(self) -> None:
+        """A piece was scanned: it may say that a stream is asked for."""
+
 
 class RequestBody:
     """One request's body. Raises GatewayError (bad_request, client_timeout, body_too_large) from its reads."""
@@ -225,6 +228,8 @@ class RequestBody:
             self.complete = True
             return b""
         self._count(data)
+        if self.clock is not None:
+            self.clock.look()
         if observation.request_bytes == self.content_length:
             self.complete = True
         if self.held_whole:

@@ -70,6 +70,11 @@ class Cooldowns:
         """Nobody failed lately: nothing that succeeds now is news."""
         return not self._entries
 
+    def ticket(self) -> int:
+        """A ticket for an attempt that begins while it is quiet: it is nobody's probe."""
+        self._tickets += 1
+        return self._tickets
+
     def available(self, name: str) -> bool:
         """May an attempt go there? False while it cools down, and then while the probe is under way."""
         entry = self._entries.get(name)

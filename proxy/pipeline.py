@@ -23,6 +23,7 @@ from proxy.opening import Kept
 from proxy.relay import relay
 from proxy.routing import Plan, Router
 from proxy.spool import Holding
+from proxy.upload import UNREADABLE
 from proxy.upstream.address import Address, AuthoritiesError
 from proxy.upstream.pool import Pool
 from proxy.verdict import Verdict
@@ -192,6 +193,8 @@ class Pipeline:
         exchange.model_matters = model_api.needs_model or model_api.rewrites
         if exchange.model_matters and scanner.model_duplicated:
             raise GatewayError("bad_request", "the request names its model twice")
+        if model_api.needs_model and scanner.failed:  # what follows may name another model to whoever reads it
+            raise GatewayError("bad_request", UNREADABLE)
         if model_api.needs_model and scanner.model_seen and not scanner.model_valid:
             raise GatewayError("model_missing", "the model's name has to be a string that is not empty")
         return scanner.model

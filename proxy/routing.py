@@ -201,8 +201,8 @@ class Plan:
             self._tried = (*self._tried, key)
             self._router.took(service, key)
         cooldowns = self._router.cooldowns
-        if cooldowns.quiet:  # as nearly always: tickets are taken when there is something to tell
-            self._service_ticket = self._key_ticket = 0
+        if cooldowns.quiet:  # as nearly always: one ticket, which tells when the attempt began, does for both
+            self._service_ticket = self._key_ticket = cooldowns.ticket()
         else:
             self._service_ticket = cooldowns.began(service.name)
             self._key_ticket = cooldowns.began(key.name)
@@ -219,11 +219,8 @@ class Plan:
         self.reported = True
         service, key = self.choice.target.service, self.choice.key
         cooldowns = self._router.cooldowns
-        if not self._service_ticket:
-            if blames is _NOBODY:
-                return
-            self._service_ticket = cooldowns.began(service.name)
-            self._key_ticket = cooldowns.began(key.name)
+        if blames is _NOBODY and cooldowns.quiet:
+            return
         if blames is Blame.SERVICE:
             cooldowns.failed(service.name, self._service_ticket, service.cooldown, retry_after_s)
             cooldowns.released(key.name, self._key_ticket)
@@ -238,8 +235,6 @@ class Plan:
         """The attempt ended without news of its target."""
         if not self.reported:
             self.reported = True
-            if not self._service_ticket:
-                return
             cooldowns = self._router.cooldowns
             cooldowns.released(self.choice.target.service.name, self._service_ticket)
             cooldowns.released(self.choice.key.name, self._key_ticket)

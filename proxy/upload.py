@@ -5,6 +5,7 @@ that neither side is read faster than the other takes.
 """
 
 import asyncio
+from typing import Final
 
 from observability.observation import now_ns
 from proxy.errors import GatewayError, UpstreamError
@@ -12,6 +13,8 @@ from proxy.exchange import Exchange
 from proxy.rewrite import Rewriter
 from proxy.upstream.connection import Connection
 from proxy.upstream.response import ResponseHead
+
+UNREADABLE: Final = "the request body cannot be read as its content type says"
 
 
 class Upload:
@@ -73,8 +76,11 @@ class Upload:
         body, rewriter, scanner = exchange.body, self._rewriter, exchange.observation.request_scanner
         try:
             while data := await body.read():
-                if exchange.model_matters and scanner is not None and scanner.model_duplicated:
-                    raise GatewayError("bad_request", "the request names its model twice")
+                if exchange.model_matters and scanner is not None:
+                    if scanner.model_duplicated:
+                        raise GatewayError("bad_request", "the request names its model twice")
+                    if scanner.failed:
+                        raise GatewayError("bad_request", UNREADABLE)
                 if rewriter is None:
                     self._write((data,))
                 else:
@@ -93,7 +99,7 @@ class Upload:
             connection.request_complete = True
             self._done_ns = now_ns()
             if body.clock is not None:
-                body.clock.resume()
+                body.clock.look()
         except BaseException:
             if not self._stopping:  # an answer that came early is still to be relayed
                 connection.abort()  # wakes the wait for the head, which looks here for the reason
@@ -102,7 +108,7 @@ class Upload:
     def _check(self, rewriter: Rewriter) -> None:
         """A body that cannot be read to its end may name the model once more where nobody looks."""
         if rewriter.failed and self._exchange.model_matters:
-            raise GatewayError("bad_request", "the request body cannot be read as its content type says")
+            raise GatewayError("bad_request", UNREADABLE)
 
     def _write(self, pieces: "tuple[bytes, ...] | list[bytes]") -> None:
         connection = self._connection

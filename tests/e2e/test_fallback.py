@@ -421,3 +421,23 @@ async def test_a_slow_upload_does_not_use_up_the_first_token_deadline() -> None:
         got = await asyncio.wait_for(client.reader.read(-1), 20)
         assert got.startswith(b"HTTP/1.1 200")
         assert (await worker.fields())["sluiceway.attempts"] == 1
+
+
+@pytest.mark.parametrize("padding", [0, 300_000])
+async def test_the_deadline_holds_where_the_stream_is_asked_for_at_the_very_end(padding: int) -> None:
+    body = b'{"messages":["%s"],"model":"m","stream":true}' % (b"x" * padding)
+    async with (
+        Scripted(ReadRequest(), Stall()) as one,
+        Scripted(*STREAMED) as two,
+        gateway(one, two, first_token_timeout_ms=200, include_usage=False) as worker,
+    ):
+        assert (await ask(worker, body)).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", None), ("two", "done", 200)]
+
+
+async def test_two_documents_in_one_body_are_refused_where_the_model_decides() -> None:
+    by_model = [{"match": "qwen-*", "service": "sim"}]
+    async with Scripted(*OK) as one, gateway(one, NOBODY, routing={"by_model": by_model}, fallback=[]) as worker:
+        got = await ask(worker, b'{"model":"qwen-plus"}{"model":"gpt-5"}')
+        assert (got.status, (await worker.fields())["error.type"]) == (400, "bad_request")
+        assert not one.connections

@@ -1,0 +1,49 @@
+"""Plans and what attempts tell of their targets: old attempts say nothing of what came after them."""
+
+import orjson
+import pytest
+
+from proxy.config import file as config_file
+from proxy.config.compile import compile_snapshot
+from proxy.config.snapshot import ModelApi
+from proxy.routing import Plan, Router
+from proxy.verdict import Blame
+from tests.fakes.worker import document_of
+
+
+@pytest.fixture
+def model_api() -> ModelApi:
+    document = document_of("http://127.0.0.1:1", service={"cooldown": {"failures": 2, "base_ms": 10_000}})
+    return compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 1).model_apis[0]
+
+
+def begun(router: Router, model_api: ModelApi) -> Plan:
+    plan = router.plan(model_api, None)
+    plan.begin()
+    return plan
+
+
+def test_an_attempt_from_before_a_cool_down_does_not_end_it(model_api: ModelApi):
+    router = Router()
+    plans = [begun(router, model_api) for _ in range(3)]
+    for plan in plans[:2]:
+        plan.report(Blame.SERVICE)
+    assert not router.cooldowns.available("sim")
+    plans[2].report(Blame.NONE)
+    assert not router.cooldowns.available("sim")
+
+
+def test_keys_that_are_refused_together_cool_down_once(model_api: ModelApi):
+    router = Router()
+    for plan in [begun(router, model_api) for _ in range(8)]:
+        plan.report(Blame.KEY, 0.0)
+    begun(router, model_api).report(Blame.KEY)  # the probe: the second refusal, whose cool-down is twice the first
+    assert 10 < router.cooldowns.cooling()["sim/0"] <= 20
+
+
+def test_an_attempt_without_news_leaves_failures_as_they_are(model_api: ModelApi):
+    router = Router()
+    begun(router, model_api).report(Blame.SERVICE)
+    begun(router, model_api).release()
+    begun(router, model_api).report(Blame.SERVICE)
+    assert not router.cooldowns.available("sim")
