@@ -54,6 +54,11 @@ _HANDED = int(Cell.HANDED)
 _QUEUED_BYTES = int(Cell.QUEUED_BYTES)
 
 
+def socket_path(runtime: Path, index: int) -> Path:
+    """Where observer `index` of a host listens."""
+    return runtime / f"observer-{index}.sock"
+
+
 class _Batch(NamedTuple):
     body: bytes
     """All of the message but its first element, which is made when it is sent."""
@@ -63,13 +68,13 @@ class _Batch(NamedTuple):
 
 
 class Emitter:
-    """Hands records to the observer that listens on `socket_path`, from one event loop.
+    """Hands records to the observer that listens on `path`, from one event loop.
 
     `row` is this worker's row of the board. Connecting begins at once and is repeated for ever, with back-off.
     """
 
-    def __init__(self, socket_path: Path, row: memoryview, loop: asyncio.AbstractEventLoop) -> None:
-        self._path = str(socket_path)
+    def __init__(self, path: Path, row: memoryview, loop: asyncio.AbstractEventLoop) -> None:
+        self._path = str(path)
         self._row = row
         self._loop = loop
         self._dumps = orjson.dumps

@@ -20,7 +20,7 @@ from proxy.errors import GatewayError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept, first_output, rest
-from proxy.relay import EVENT_STREAM, media_type, open_scanner, relay
+from proxy.relay import is_stream, open_scanner, relay
 from proxy.routing import Choice, Plan
 from proxy.upload import Upload
 from proxy.upstream.connection import Connection
@@ -108,8 +108,7 @@ class Attempt:
             record.verdict = Verdict.CLIENT_LEFT
             raise
         finally:
-            if not self._plan.reported:
-                self._plan.release()
+            self._plan.release()
             record.end_ns = now_ns()
 
     async def _within_deadlines(self) -> Ended:
@@ -174,7 +173,7 @@ class Attempt:
                 if ended is not None:
                     return ended
             else:
-                if (clock is not None or (not plan.lone and plan.another)) and media_type(head) == EVENT_STREAM:
+                if (clock is not None or plan.another) and is_stream(head):
                     ended = await self._opened(connection, head, held)
                     if ended is not None:
                         return ended

@@ -4,22 +4,24 @@ Each attempt has a rewriter of its own (`proxy.rewrite`), because each reads the
 another name. A body that is to stay as it is has none, and passes without being looked at.
 """
 
-from observability.wire.multipart_fields import boundary_of
+from typing import Final
+
 from proxy.errors import GatewayError
-from proxy.rewrite import BodyRewriter, MultipartRewriter, Rewriter
+from proxy.rewrite import Rewriter, rewriter_of
+
+UNREADABLE: Final = "the request body cannot be read as its content type says"
 
 
 class Changes:
     """Of one exchange."""
 
-    __slots__ = ("_ask_usage", "_content_type", "_encoded", "_multipart")
+    __slots__ = ("_ask_usage", "_content_encoding", "_content_type")
 
     def __init__(self, content_type: str, content_encoding: str, *, ask_usage: bool) -> None:
         """`ask_usage`: of a stream that does not ask by itself."""
         self._content_type = content_type
-        self._multipart = content_type.lstrip()[:10].lower() == "multipart/"
-        self._encoded = content_encoding.strip().lower() not in ("", "identity")
-        self._ask_usage = ask_usage and not self._multipart and not self._encoded
+        self._content_encoding = content_encoding
+        self._ask_usage = ask_usage
 
     def whole(self, body: bytes, model: str | None) -> tuple[bytes, bool]:
         """A small body for a target (`model` None: the name stays), and whether usage was asked for."""
@@ -28,17 +30,18 @@ class Changes:
             return body, False
         changed = rewriter.whole(body)
         if model is not None and rewriter.failed:
-            raise GatewayError("bad_request", "the request body cannot be read as its content type says")
+            raise GatewayError("bad_request", UNREADABLE)
         return changed, rewriter.asked
 
     def rewriter(self, model: str | None) -> Rewriter | None:
         """For one reading of a body, None where nothing is to be changed. GatewayError where it cannot be."""
         if model is None and not self._ask_usage:
             return None
-        if self._encoded:
+        rewriter = rewriter_of(self._content_type, self._content_encoding, model=model, ask_usage=self._ask_usage)
+        if type(rewriter) is not Rewriter:
+            return rewriter
+        if rewriter.failed:
             raise GatewayError(
                 "bad_request", "the model's name has to be replaced, which a body with Content-Encoding does not allow"
             )
-        if self._multipart:
-            return None if model is None else MultipartRewriter(model, boundary_of(self._content_type))
-        return BodyRewriter(model, ask_usage=self._ask_usage)
+        return None

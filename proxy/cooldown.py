@@ -99,10 +99,7 @@ class Cooldowns:
         if not settings.failures:
             self._entries.pop(name, None)  # cooling down under the last configuration
             return
-        now = self._clock()
-        entry = self._entries.get(name)
-        if entry is None:
-            entry = self._entries[name] = _Entry()
+        now, entry = self._clock(), self._entry(name)
         if entry.cooled:
             self._failed_again(entry, ticket, settings, retry_after_s, now)
             return
@@ -115,10 +112,7 @@ class Cooldowns:
 
     def refused(self, name: str, ticket: int, settings: Settings, retry_after_s: float | None = None) -> None:
         """It was refused, which is no chance: the cool-down begins with the first time."""
-        now = self._clock()
-        entry = self._entries.get(name)
-        if entry is None:
-            entry = self._entries[name] = _Entry()
+        now, entry = self._clock(), self._entry(name)
         if entry.cooled:
             self._failed_again(entry, ticket, settings, retry_after_s, now)
         else:
@@ -144,6 +138,12 @@ class Cooldowns:
         """Who cools down, and for how many seconds more; 0 = the time is over, and no probe has succeeded yet."""
         now = self._clock()
         return {name: max(0.0, entry.until - now) for name, entry in self._entries.items() if entry.cooled}
+
+    def _entry(self, name: str) -> "_Entry":
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = _Entry()
+        return entry
 
     def _failed_again(
         self, entry: "_Entry", ticket: int, settings: Settings, retry_after_s: float | None, now: float

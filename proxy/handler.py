@@ -51,15 +51,14 @@ class Handler:
         response = DownstreamResponse(edge)
         target = request.raw_path
         if target.startswith("/-/") and request.method != "UNKNOWN":
-            return self._probe(response, request, target)
+            return self._probe(response, edge, request, target)
         observation = request[OBSERVATION]
-        snapshot = self.snapshot
-        observation.generation = snapshot.generation
+        observation.generation = self.snapshot.generation
         exchange: Exchange | None = None
         try:
             if request.method == "UNKNOWN":  # aiohttp's stand-in for bytes that never became a request
                 raise request[REFUSAL]
-            exchange = self._accept(request, response, observation, snapshot)
+            exchange = self._accept(request, edge, response, observation)
             self._admit()
             await self._pipeline.run(exchange)
         except GatewayError as error:
@@ -86,7 +85,7 @@ class Handler:
         return response
 
     def _accept(
-        self, request: web.BaseRequest, response: DownstreamResponse, observation: Observation, snapshot: Snapshot
+        self, request: web.BaseRequest, edge: Edge, response: DownstreamResponse, observation: Observation
     ) -> Exchange:
         message: Any = request._message  # noqa: SLF001 - aiohttp's public properties parse again on every access
         path, mark, query = message.path.partition("?")
@@ -108,10 +107,8 @@ class Handler:
             chunked=message.chunked,
             say_continue=None if expect is None else response.say_continue,
         )
-        edge = request.protocol
-        assert isinstance(edge, Edge)
         return Exchange(
-            snapshot=snapshot,
+            snapshot=self.snapshot,
             observation=observation,
             response=response,
             body=body,
@@ -143,8 +140,8 @@ class Handler:
             if not response.ended:
                 response.cut()
             return
-        facts = KINDS.get(error.kind, KINDS["upstream_protocol"])
         kind = error.kind if error.kind in KINDS else "upstream_protocol"
+        facts = KINDS[kind]
         observation.fail(kind, facts.outcome, facts.origin, error.message)
         protocol = protocol_of_path(request.raw_path.partition("?")[0])
         if exchange is not None and exchange.route is not None:
@@ -192,7 +189,9 @@ class Handler:
         if not bodiless:
             observation.response_bytes = len(body)
 
-    def _probe(self, response: DownstreamResponse, request: web.BaseRequest, target: str) -> DownstreamResponse:
+    def _probe(
+        self, response: DownstreamResponse, edge: Edge, request: web.BaseRequest, target: str
+    ) -> DownstreamResponse:
         path = target.partition("?")[0]
         status, text = 404, "not found"
         if request.method not in ("GET", "HEAD"):
@@ -202,8 +201,6 @@ class Handler:
         elif path == "/-/readyz":
             status, text = (200, "ready") if self.ready else (503, "draining")
         body = b"" if request.method == "HEAD" else f"{text}\n".encode("ascii")
-        edge = request.protocol
-        assert isinstance(edge, Edge)
         keep_alive = bool(request.keep_alive) and not edge.last_request and not edge.unread
         head = (
             f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: text/plain\r\nContent-Length: {len(text) + 1}\r\n"

@@ -15,7 +15,7 @@ from observability.observation import Attempt as AttemptRecord
 from observability.scanners import request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
-from proxy.changes import Changes
+from proxy.changes import UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError
 from proxy.exchange import Exchange
@@ -23,7 +23,6 @@ from proxy.opening import Kept
 from proxy.relay import relay
 from proxy.routing import Plan, Router
 from proxy.spool import Holding
-from proxy.upload import UNREADABLE
 from proxy.upstream.address import Address, AuthoritiesError
 from proxy.upstream.pool import Pool
 from proxy.verdict import Verdict
@@ -60,7 +59,7 @@ class Pipeline:
             await self._send(exchange, route, plan)
         finally:
             self._running[model_api.name] -= 1
-            if plan is not None and not plan.lone:
+            if plan is not None:
                 plan.close()
             if exchange.payload is None:
                 exchange.observation.tape_lost = exchange.body.lost

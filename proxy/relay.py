@@ -4,11 +4,10 @@ Observing is one plain call after each write. A response that came whole in one 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 from observability.observation import Observation, now_ns
-from observability.scanners import response_scanner
+from observability.scanners import media_type, response_scanner
 from proxy.errors import UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import response_head
@@ -16,8 +15,6 @@ from proxy.rewrite import UsageChunkFilter
 from proxy.upstream.response import ResponseHead
 
 EVENT_STREAM = "text/event-stream"
-_REMEMBERED_BYTES = 128
-"""Of a content type: with the 256 that are remembered, at most 32 KiB."""
 
 
 class Downstream(Protocol):
@@ -73,10 +70,11 @@ async def relay(
     """
     observation = exchange.observation
     response = exchange.response
-    kind = open_scanner(exchange, head) if not held else media_type(head)
-    withheld = UsageChunkFilter() if exchange.usage_asked and kind == EVENT_STREAM else None
+    if not held:
+        open_scanner(exchange, head)
+    withheld = UsageChunkFilter() if exchange.usage_asked and observation.stream else None
     pending = _begin(exchange, head, added, changed=withheld is not None)
-    streams = kind == EVENT_STREAM and head.status < 400
+    streams = observation.stream and head.status < 400
     try:
         while True:
             scanned = bool(held)
@@ -158,39 +156,27 @@ async def _drain(response: Downstream, observation: Observation) -> None:
         observation.client_blocked_ns += now_ns() - began_ns
 
 
-def media_type(head: ResponseHead) -> str:
-    """What the answer says it is, without parameters and in lower case."""
-    content_type = head.content_type
-    return (
-        _media_type(content_type) if len(content_type) <= _REMEMBERED_BYTES else _media_type.__wrapped__(content_type)
-    )
+def is_stream(head: ResponseHead) -> bool:
+    """The answer says that it is a stream of events."""
+    return media_type(head.content_type.decode("latin-1")) == EVENT_STREAM
 
 
-@lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> str:
-    """Remembered: upstreams say the same few again and again, and working it out is 0.6 µs."""
-    return content_type.decode("latin-1").partition(";")[0].strip().lower()
-
-
-def open_scanner(exchange: Exchange, head: ResponseHead) -> str:
-    """Attach the scanner that the response's type asks for; answers the media type."""
-    content_type = head.content_type.decode("latin-1")
-    kind = media_type(head)
+def open_scanner(exchange: Exchange, head: ResponseHead) -> None:
+    """Attach the scanner that the response's type asks for."""
     route = exchange.route
     assert route is not None
     observation = exchange.observation
-    observation.stream = kind == EVENT_STREAM
+    observation.stream = is_stream(head)
     operation: Any = route.operation
     asked = observation.request_scanner
     observation.scanner = response_scanner(
         operation.protocol,
         operation.name,
-        content_type,
+        head.content_type.decode("latin-1"),
         head.status,
         head.content_encoding.decode("latin-1"),
         choices=None if asked is None else asked.n,
     )
-    return kind
 
 
 def _framing(exchange: Exchange, head: ResponseHead, *, changed: bool) -> str:

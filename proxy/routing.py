@@ -106,14 +106,13 @@ class Plan:
         "_key_ticket",
         "_max_attempts",
         "_own_keys",
+        "_reported",
         "_router",
         "_service_ticket",
         "_targets",
         "_tried",
         "attempts",
         "choice",
-        "lone",
-        "reported",
     )
 
     def __init__(
@@ -127,13 +126,10 @@ class Plan:
         self._balancer: Balancer | None = None
         self._index = 0
         self._heard = False
-        self.reported = True
-        """Nothing is to be told of the present attempt any more."""
+        self._reported = True  # nothing is to be told of the present attempt any more
         self._service_ticket = self._key_ticket = 0
         self.attempts = 0
         """Begun so far."""
-        self.lone = choice is not None
-        """There is one target with one key: no other attempt can follow."""
         self.choice: Choice = self._seek(0) if choice is None else choice
 
     def balance(self, balancer: Balancer, index: int) -> None:
@@ -206,7 +202,7 @@ class Plan:
         else:
             self._service_ticket = cooldowns.began(service.name)
             self._key_ticket = cooldowns.began(key.name)
-        self.reported = False
+        self._reported = False
         if self._balancer is None or self.choice.position:
             return None
         began_at = monotonic()
@@ -214,9 +210,9 @@ class Plan:
 
     def report(self, blames: Blame, retry_after_s: float | None = None) -> None:
         """The attempt was answered, or failed. Only the first word of an attempt counts."""
-        if self.reported:
+        if self._reported:
             return
-        self.reported = True
+        self._reported = True
         service, key = self.choice.target.service, self.choice.key
         cooldowns = self._router.cooldowns
         if blames is _NOBODY and cooldowns.quiet:
@@ -233,8 +229,8 @@ class Plan:
 
     def release(self) -> None:
         """The attempt ended without news of its target."""
-        if not self.reported:
-            self.reported = True
+        if not self._reported:
+            self._reported = True
             cooldowns = self._router.cooldowns
             cooldowns.released(self.choice.target.service.name, self._service_ticket)
             cooldowns.released(self.choice.key.name, self._key_ticket)

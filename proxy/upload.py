@@ -5,16 +5,14 @@ that neither side is read faster than the other takes.
 """
 
 import asyncio
-from typing import Final
 
 from observability.observation import now_ns
+from proxy.changes import UNREADABLE
 from proxy.errors import GatewayError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.rewrite import Rewriter
 from proxy.upstream.connection import Connection
 from proxy.upstream.response import ResponseHead
-
-UNREADABLE: Final = "the request body cannot be read as its content type says"
 
 
 class Upload:

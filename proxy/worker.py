@@ -25,7 +25,7 @@ import uvloop
 
 from observability.board import Board, Cell
 from observability.descriptors import open_standard_descriptors
-from observability.emitter import Emitter
+from observability.emitter import Emitter, socket_path
 from observability.log import get_logger, set_up
 from observability.middleware import ObservationMiddleware
 from observability.sampling import sampler
@@ -36,7 +36,7 @@ from proxy.config.model import Document
 from proxy.handler import Handler
 from proxy.heartbeat import beat
 from proxy.pipeline import Pipeline
-from proxy.runtime import METRICS
+from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
 from proxy.spool import Holding
 from proxy.upstream.address import AuthoritiesError
@@ -70,7 +70,7 @@ class Worker:
     def __init__(self, arguments: Arguments, document: Document) -> None:
         self._arguments = arguments
         self._document = document
-        self._board = Board.open(arguments.runtime / "board")
+        self._board = Board.open(arguments.runtime / BOARD)
         self._row = self._board.row(arguments.slot)
         self._stop = asyncio.Event()
 
@@ -80,7 +80,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         snapshot = compile_snapshot(self._document, arguments.generation)
         observer = arguments.slot % max(1, arguments.observers)
-        emitter = Emitter(arguments.runtime / f"observer-{observer}.sock", self._row, loop)
+        emitter = Emitter(socket_path(arguments.runtime, observer), self._row, loop)
         holding = Holding(
             Path(snapshot.spool_dir),
             self._row,

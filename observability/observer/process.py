@@ -10,6 +10,7 @@ from pathlib import Path
 
 from observability import log
 from observability.counters import DropCounters
+from observability.emitter import socket_path
 from observability.exposition import METRICS_FOLDER
 from observability.observer.intake import Intake
 from observability.observer.metrics import RecordMetrics
@@ -20,11 +21,6 @@ from observability.observer.tracing import open_export, tracing_of
 LINES_TIMEOUT_S = 2.0
 SPANS_TIMEOUT_S = 5.0
 """At the end. Who takes our lines and spans at all takes a full queue of them in a second or two."""
-
-
-def socket_path(runtime: Path, index: int) -> Path:
-    """Where observer `index` of a host listens."""
-    return runtime / f"observer-{index}.sock"
 
 
 async def observe(index: int, runtime: Path) -> None:

@@ -15,7 +15,7 @@ from observability.wire.decode import Decoder, UnreadableEncodingError
 from observability.wire.json_paths import Paths
 from observability.wire.multipart_fields import boundary_of
 
-__all__ = ["RequestScanner", "Scanner", "request_scanner", "response_scanner"]
+__all__ = ["RequestScanner", "Scanner", "media_type", "request_scanner", "response_scanner"]
 
 _CACHED_TYPE_CHARS_MAX = 48
 """Of a content type: `application/json; charset=utf-8` has 31 characters, a form with its boundary 60 and more."""
@@ -81,14 +81,14 @@ def request_scanner(protocol: str, operation: str, content_type: str, content_en
 @lru_cache(maxsize=1024)  # as below
 def _request_reading(protocol: str, content_type: str) -> tuple[Paths | None, bool]:
     """What is wanted of JSON; and whether the body is a form that is read."""
-    kind = _media_type(content_type)
+    kind = media_type(content_type)
     return request.paths_of(protocol) if _is_json(kind) else None, _is_form(kind) and request.has_forms(protocol)
 
 
 @lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry
 def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing | None, _ReaderOf | None]:
     """How content of this type is framed and who reads it; None where nobody does."""
-    kind = _media_type(content_type)
+    kind = media_type(content_type)
     reader = _READERS.get((protocol, operation))
     if reader is None:
         return None, None
@@ -106,7 +106,8 @@ class _ErrorPage(Scanner):
         pass
 
 
-def _media_type(content_type: str) -> str:
+def media_type(content_type: str) -> str:
+    """The type without parameters, in lower case."""
     if content_type == "application/json":  # as most servers write it
         return content_type
     return content_type.partition(";")[0].strip().lower()

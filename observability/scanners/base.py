@@ -161,22 +161,6 @@ class JsonScanner(Scanner):
         self._is_read = False
         self._early_loads = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take the next piece of the body. A whole document, as nearly always, is decoded at once. Never raises."""
-        if self._held_bytes or len(data) > WHOLE_BYTES_MAX or self._off or not data.endswith((b"}", b"}\n")):
-            super().feed(data)
-            return
-        try:
-            document = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            super().feed(data)
-            return
-        self._held_bytes = len(data)
-        try:
-            self._read(document)
-        except Exception:  # noqa: BLE001 - as in `Scanner.feed`
-            self.switch_off()
-
     def switch_off(self) -> None:
         """Stop looking."""
         super().switch_off()

@@ -6,17 +6,14 @@ up by request, so that it does not depend on the order in which concurrent reque
 """
 
 import asyncio
-import socket
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
+
+from proxy.tcp import reset_on_close
+from tests.fakes.listening import READ_BUFFER_BYTES, Listening
 
 PAUSE_S = 0.02
 """Between two segments of an answer, or in the middle of an upload: time passing is what is tested."""
-RECEIVE_BYTES = 16384
-"""Kernel and reader buffers of a service: small, so that a large upload is still running when it answers early."""
 FILLING = b"".join(b"%07d," % number for number in range(50_000))
 """No two places of it are alike: bytes that are lost, repeated or out of order do not go unnoticed."""
 
@@ -124,7 +121,7 @@ class Seen:
     body_whole: bool = False
 
 
-class Service:
+class Service(Listening):
     """An upstream that plays what the schedule says, request by request, on any number of connections."""
 
     def __init__(self, name: str, plays: Mapping[str, Sequence[Play]], seen: list[Seen]) -> None:
@@ -132,49 +129,22 @@ class Service:
 
         `seen`: where requests are told, those of all services together.
         """
+        super().__init__()
         self.name = name
-        self.port = 0
         self._plays = plays
         self._seen = seen
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._faults: list[BaseException] = []
-        self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> Self:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        listener.setblocking(False)
-        self.port = listener.getsockname()[1]
-        self._server = await asyncio.start_server(self._accept, sock=listener, limit=RECEIVE_BYTES)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        if self._faults and error is None:
-            raise self._faults[0]
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Its requests, one after the other."""
         try:
             while await self._exchange(reader, writer):
                 pass
-            while await reader.read(RECEIVE_BYTES):
+            while await reader.read(READ_BUFFER_BYTES):
                 pass
         except (OSError, asyncio.IncompleteReadError):
             pass  # the gateway left
         except Exception as error:  # noqa: BLE001 - told at the end
-            self._faults.append(error)
+            self.faults.append(error)
         finally:
             writer.transport.abort()
 
@@ -194,8 +164,7 @@ class Service:
             await writer.drain()
         if play.end == "reset":
             await asyncio.sleep(0)  # uvloop writes at the end of a turn
-            connection = writer.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_on_close(writer.transport)
             writer.transport.abort()
             return False
         ends = play.end == "fin" or (play.end == "whole" and (play.close or play.framing == "eof"))

@@ -13,14 +13,13 @@ import asyncio
 import os
 import socket
 import ssl
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-READ_BUFFER_BYTES = 16384
-"""What a connection reads ahead of its script (asyncio pauses at the double): small, so that back-pressure shows."""
+from proxy.tcp import reset_on_close
+from tests.fakes.listening import READ_BUFFER_BYTES, Listening
 
 
 @dataclass(frozen=True)
@@ -108,20 +107,14 @@ class Received:
     """How the other side left: `eof` or `reset`; None as long as it has not, or where the script closed."""
 
 
-class Scripted:
-    """See the module. Listens on 127.0.0.1, or where `host` says, from `__aenter__` to `__aexit__`."""
+class Scripted(Listening):
+    """See the module."""
 
     def __init__(self, *steps: Step, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        super().__init__(tls=tls, host=host)
         self._scripts: list[Sequence[Step]] = [steps]
-        self._tls = tls
-        self._host = host
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._accepted = asyncio.Condition()
         self.connections: list[Received] = []
-        self.faults: list[BaseException] = []
-        """What went wrong in a script itself (not: the other side left). Raised again at the end."""
-        self.port = 0
 
     @classmethod
     def each(cls, *scripts: Sequence[Step], tls: ssl.SSLContext | None = None) -> Self:
@@ -141,33 +134,8 @@ class Scripted:
             await self._accepted.wait_for(lambda: len(self.connections) > number)
         return self.connections[number]
 
-    async def __aenter__(self) -> Self:
-        # Small kernel buffers (inherited by what is accepted), for the same reason as READ_BUFFER_BYTES.
-        listener = socket.create_server((self._host, 0))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_BUFFER_BYTES)
-        listener.setblocking(False)
-        self.port = listener.getsockname()[1]
-        self._server = await asyncio.start_server(self._accept, sock=listener, ssl=self._tls, limit=READ_BUFFER_BYTES)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-        if self.faults and error is None:
-            raise self.faults[0]
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Play the script that is this connection's."""
         script = self._scripts[min(len(self.connections), len(self._scripts) - 1)]
         received = Received()
         self.connections.append(received)
@@ -225,8 +193,7 @@ class Scripted:
                 with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
                     connection.shutdown(socket.SHUT_WR)
             case Reset():
-                connection = writer.get_extra_info("socket")
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_on_close(writer.transport)
                 writer.transport.abort()
 
     @staticmethod

@@ -12,17 +12,12 @@ import pytest
 from proxy.errors import UpstreamError
 from proxy.upstream.address import Address, AuthoritiesError
 from tests.fakes.certificates import Authority
+from tests.fakes.gateway import free_port
 from tests.fakes.scripted import ReadHead, Scripted, Send, Unaccepting
 from tests.proxy.upstream.conftest import NewPool
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: upstream\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def open_sockets() -> int:
