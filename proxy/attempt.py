@@ -16,7 +16,7 @@ from observability.observation import now_ns
 from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
 from proxy.deadline import FirstOutput
-from proxy.errors import GatewayError, UpstreamError
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept, first_output, rest
@@ -66,7 +66,7 @@ class Attempt:
     def __init__(
         self, exchange: Exchange, route: Route, plan: Plan, pool: Pool, record: AttemptRecord, *, retried: bool
     ) -> None:
-        """`retried`: the same target was tried on a connection that turned out to be dead."""
+        """`retried`: an earlier attempt of the exchange met a connection that was dead."""
         self._exchange = exchange
         self._route = route
         self._plan = plan
@@ -93,8 +93,8 @@ class Attempt:
             if self._choice.target.service.total_timeout_ms:
                 return await self._within_total()
             return await self._answer()
-        except UpstreamError as error:
-            judgement = self._judge(failure=error.kind, response_started=error.response_started)
+        except (UpstreamError, TargetUnusableError) as error:
+            judgement = self._judge(error)
             record.error, record.verdict = error.kind, judgement.verdict
             if judgement.blames is not _NOBODY:  # else it says nothing of its target, neither good nor bad
                 self._plan.report(judgement.blames)
@@ -190,6 +190,10 @@ class Attempt:
             await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
             self._record.verdict = _VERDICT_DONE
             return _DONE
+        except UpstreamError:
+            if self._upload is not None:
+                self._upload.raise_failure()
+            raise
         finally:
             try:
                 if self._upload is not None:
@@ -210,11 +214,11 @@ class Attempt:
     def _send_small(self, connection: Connection) -> None:
         """Send a request whose body is whole here, or that has none, in one write."""
         exchange = self._exchange
-        connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
         payload = exchange.payload
-        self._sent = True
         if payload and exchange.changes is not None:
             payload, exchange.usage_asked = exchange.changes.whole(payload, self._choice.target.model)
+        connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
+        self._sent = True
         request = self._request_head(payload, rewritten=False)
         connection.write(request + payload if payload else request)
         connection.request_complete = True
@@ -222,9 +226,9 @@ class Attempt:
     async def _send_large(self, connection: Connection) -> ResponseHead:
         """Send a request whose body streams; answers the head of the response, which may come before its end."""
         exchange = self._exchange
+        rewriter = None if exchange.changes is None else exchange.changes.rewriter(self._choice.target.model)
         connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
         self._sent = True
-        rewriter = None if exchange.changes is None else exchange.changes.rewriter(self._choice.target.model)
         upload = self._upload = Upload(exchange, connection, rewriter)
         connection.write(self._request_head(None, rewritten=rewriter is not None))
         upload.start()
@@ -319,27 +323,24 @@ class Attempt:
         limit_bytes = exchange.snapshot.limits.hold_response_bytes
         self._record.verdict = verdict
         if await rest(connection, exchange.observation, held, limit_bytes):
-            return Ended(verdict, kept=Kept(self._choice, head, held))
+            asked = exchange.usage_asked if self._upload is None else self._upload.usage_asked
+            return Ended(verdict, kept=Kept(self._choice, head, held, usage_asked=asked))
         if sum(map(len, held)) > limit_bytes:
             return None  # too large to be kept: better this answer than none
         return Ended(verdict, UpstreamError("upstream_protocol", f"the upstream answered {head.status} and broke off"))
 
     def _judge(
-        self,
-        *,
-        failure: str | None = None,
-        status: int | None = None,
-        error_event: bool = False,
-        response_started: bool = True,
+        self, error: GatewayError | None = None, *, status: int | None = None, error_event: bool = False
     ) -> Judgement:
         exchange, model_api, operation = self._exchange, self._route.model_api, self._route.operation
         return judge(
             Facts(
-                failure=failure,
+                failure=None if error is None else error.kind,
                 status=status,
                 error_event=error_event,
+                unusable=isinstance(error, TargetUnusableError),
                 sent=self._sent,
-                response_started=response_started,
+                response_started=not isinstance(error, UpstreamError) or error.response_started,
                 connection_reused=self._reused,
                 committed=exchange.response.committed,
                 tape_whole=exchange.can_replay,

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from observability.log import get_logger
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, TargetUnusableError
 
 if TYPE_CHECKING:
     from observability.observation import Observation
@@ -65,6 +65,7 @@ class RequestBody:
         "_limit_bytes",
         "_memory_limit_bytes",
         "_observation",
+        "_peeked_only",
         "_peeking",
         "_replay",
         "_spool",
@@ -107,7 +108,7 @@ class RequestBody:
         self._spool: Spool | None = None
         self._spooled_bytes = 0
         self._spool_replay = 0
-        self._peeking = False
+        self._peeking = self._peeked_only = False
         self.held_whole = True
         """Every byte that was read is held: the body can be sent again from its beginning."""
         self.lost: str | None = None
@@ -156,6 +157,10 @@ class RequestBody:
         self._replay = 0
         self._spool_replay = 0
 
+    def hold_no_more(self) -> None:
+        """What was peeked at is for one reading, which lets go of it where the live rest begins."""
+        self._peeked_only = True
+
     def let_go(self) -> None:
         """Hold nothing any more. What was held and not yet read again is gone."""
         self.held_whole = False
@@ -203,7 +208,9 @@ class RequestBody:
                 data = await self._spool.read(self._spool_replay)
             except OSError as error:
                 _log.error("spool_failed", reason=error.strerror)
-                raise GatewayError("overloaded", "the disk for held request bodies failed") from None
+                self.lost = "disk"
+                self.let_go()
+                raise TargetUnusableError("overloaded", "the disk for held request bodies failed") from None
             self._spool_replay += len(data)
             return data
         return await self._read_live()
@@ -255,6 +262,9 @@ class RequestBody:
         """Put a piece that was just read on the tape, or give the tape up."""
         size = len(data)
         holding = self._holding
+        if self._peeked_only:
+            self.let_go()
+            return
         in_memory = self._held_bytes + size <= self._memory_limit_bytes and not self._spooled_bytes
         if in_memory and (holding is None or holding.take_memory(size)):
             self._held.append(data)

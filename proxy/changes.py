@@ -6,7 +6,7 @@ another name. A body that is to stay as it is has none, and passes without being
 
 from typing import Final
 
-from proxy.errors import GatewayError
+from proxy.errors import TargetUnusableError
 from proxy.rewrite import Rewriter, rewriter_of
 
 UNREADABLE: Final = "the request body cannot be read as its content type says"
@@ -30,18 +30,18 @@ class Changes:
             return body, False
         changed = rewriter.whole(body)
         if model is not None and rewriter.failed:
-            raise GatewayError("bad_request", UNREADABLE)
+            raise TargetUnusableError("bad_request", UNREADABLE)
         return changed, rewriter.asked
 
     def rewriter(self, model: str | None) -> Rewriter | None:
-        """For one reading of a body, None where nothing is to be changed. GatewayError where it cannot be."""
+        """For one reading of a body, None where nothing is to be changed. TargetUnusableError where it cannot be."""
         if model is None and not self._ask_usage:
             return None
         rewriter = rewriter_of(self._content_type, self._content_encoding, model=model, ask_usage=self._ask_usage)
         if type(rewriter) is not Rewriter:
             return rewriter
         if rewriter.failed:
-            raise GatewayError(
+            raise TargetUnusableError(
                 "bad_request", "the model's name has to be replaced, which a body with Content-Encoding does not allow"
             )
         return None

@@ -87,6 +87,10 @@ class GatewayError(Exception):
         return f"{self.kind}: {self.message}"
 
 
+class TargetUnusableError(GatewayError):
+    """The gateway cannot use this one target for this request. Nothing is wrong with the target, and another may do."""
+
+
 class UpstreamError(GatewayError):
     """The upstream, or the way to it, failed.
 

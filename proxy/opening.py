@@ -83,10 +83,12 @@ class Kept:
 
     body_complete = True
 
-    def __init__(self, choice: Choice, head: ResponseHead, body: list[bytes]) -> None:
+    def __init__(self, choice: Choice, head: ResponseHead, body: list[bytes], *, usage_asked: bool) -> None:
         self.choice = choice
         """Who gave it."""
         self.head = head
+        self.usage_asked = usage_asked
+        """As in the exchange, of the request that it answers."""
         self._body = b"".join(body)
 
     @property

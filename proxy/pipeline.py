@@ -17,7 +17,7 @@ from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
 from proxy.changes import UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, TargetUnusableError
 from proxy.exchange import Exchange
 from proxy.opening import Kept
 from proxy.relay import relay
@@ -181,11 +181,14 @@ class Pipeline:
             ask_usage = ask_usage and scanner.stream is True and not scanner.include_usage
         else:
             observation.request_scanner = scanner
-            if model_api.needs_model or (model_api.max_attempts > 1 and model_api.has_alternatives):
+            again = model_api.max_attempts > 1 and model_api.has_alternatives
+            if model_api.needs_model or again:
                 limits = exchange.snapshot.limits
                 body.hold(self._holding, memory_bytes=limits.hold_memory_bytes, disk_bytes=limits.hold_disk_bytes)
             if model_api.needs_model:
                 await body.peek(lambda: scanner.settled)
+                if not again:
+                    body.hold_no_more()
             ask_usage = ask_usage and scanner.stream is not False and not scanner.include_usage
         if ask_usage or model_api.rewrites:
             exchange.changes = Changes(content_type, encoding, ask_usage=ask_usage)
@@ -204,6 +207,7 @@ class Pipeline:
         """Attempts until one is done, or nothing is left to try: then the last answer that came, or the last error."""
         observation = exchange.observation
         kept: Kept | None = None
+        error: GatewayError | None = None
         retried = False
         while True:
             target = plan.choice.target
@@ -222,17 +226,30 @@ class Pipeline:
             if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept
-            retried = ended.verdict is Verdict.SAME_TARGET
-            if not retried and (ended.verdict is Verdict.GIVE_UP or not plan.advance(ended.verdict)):
+            if error is None or not isinstance(ended.error, TargetUnusableError):  # which tells less than a failure
+                error = ended.error
+            if ended.verdict is Verdict.SAME_TARGET:
+                retried = True
+                plan.repeat()
+            elif ended.verdict is Verdict.GIVE_UP or not self._advance(plan, ended.verdict, record.status, route):
                 break
             if exchange.payload is None and not exchange.body.empty:
                 if not exchange.body.held_whole:
                     break
                 exchange.body.rewind()
         if kept is None:
-            assert ended.error is not None
-            raise ended.error
+            assert error is not None
+            raise error
         await self._relay_kept(exchange, route, kept)
+
+    @staticmethod
+    def _advance(plan: Plan, verdict: Verdict, status: int, route: Route) -> bool:
+        if plan.advance(verdict):
+            return True
+        # Another exchange's refusal took the last key since the verdict: then it is the next target's turn, if at all.
+        return (
+            verdict is Verdict.NEXT_KEY and status in route.model_api.fallback_on and plan.advance(Verdict.NEXT_TARGET)
+        )
 
     async def _relay_kept(self, exchange: Exchange, route: Route, kept: Kept) -> None:
         """Nobody had a better answer."""
@@ -241,6 +258,8 @@ class Pipeline:
         observation.fallback = kept.choice.position > 0
         observation.route_fields = self._route_fields(route, service)
         observation.upstream_status = kept.head.status
+        observation.first_event_ns = observation.first_token_ns = 0  # they were another answer's
+        exchange.usage_asked = kept.usage_asked
         exchange.body.let_go()
         if not exchange.body.complete:
             exchange.keep_alive = False

@@ -133,7 +133,9 @@ class Plan:
         self.choice: Choice = self._seek(0) if choice is None else choice
 
     def balance(self, balancer: Balancer, index: int) -> None:
-        """The pick came from a balancer: it wants to hear what becomes of it."""
+        """The pick came from a balancer: it wants to hear what becomes of it, as long as the exchange is there."""
+        if self.choice.position:  # it cools down, and was passed over
+            return
         self._balancer = balancer
         self._index = index
         balancer.began(index)
@@ -170,6 +172,7 @@ class Plan:
         if position + 1 >= len(self._targets):
             return False
         self._tried = ()
+        self._leave_pick()
         self.choice = self._seek(position + 1)
         return True
 
@@ -203,10 +206,14 @@ class Plan:
             self._service_ticket = cooldowns.began(service.name)
             self._key_ticket = cooldowns.began(key.name)
         self._reported = False
-        if self._balancer is None or self.choice.position:
+        if self._balancer is None:
             return None
         began_at = monotonic()
         return lambda: self._hear(monotonic() - began_at)
+
+    def repeat(self) -> None:
+        """The attempt is made once more, because its connection was dead: that does not count."""
+        self.attempts -= 1
 
     def report(self, blames: Blame, retry_after_s: float | None = None) -> None:
         """The attempt was answered, or failed. Only the first word of an attempt counts."""
@@ -243,6 +250,9 @@ class Plan:
     def close(self) -> None:
         """The exchange is over."""
         self.release()
+        self._leave_pick()
+
+    def _leave_pick(self) -> None:
         if self._balancer is not None:
             self._balancer.ended(self._index, heard=self._heard)
             self._balancer = None

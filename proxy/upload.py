@@ -8,7 +8,7 @@ import asyncio
 
 from observability.observation import now_ns
 from proxy.changes import UNREADABLE
-from proxy.errors import GatewayError, UpstreamError
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.rewrite import Rewriter
 from proxy.upstream.connection import Connection
@@ -39,28 +39,30 @@ class Upload:
         return self._rewriter is not None and self._rewriter.asked
 
     async def read_head(self) -> ResponseHead:
-        """The head of the answer. Raises UpstreamError, or what the client's body raised."""
-        task = self._task
-        assert task is not None
+        """The head of the answer. Raises UpstreamError, of which `raise_failure` may know better."""
         try:
             return await self._connection.read_head()
-        except UpstreamError:
-            if task.done():
-                if task.cancelled():  # not by us: the worker ends, and aiohttp cancels who reads a client's body
-                    raise asyncio.CancelledError from None
-                if error := task.exception():
-                    raise error from None  # the connection was closed because the client's body could not be read
-            raise
         finally:
             if self._done_ns:
                 self._exchange.observation.upstream_ns += now_ns() - self._done_ns
+
+    def raise_failure(self) -> None:
+        """Raise what the client's body raised: it closed the connection, and whoever reads there hears only of that."""
+        task = self._task
+        if task is None or not task.done():
+            return
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None and not isinstance(error, UpstreamError):
+                raise error from None
+        elif not self._stopping:  # the worker ends, and aiohttp cancels who reads a client's body
+            raise asyncio.CancelledError from None
 
     async def stop(self) -> None:
         """End it, if it still runs, and wait for its end: two readers of one body would be an error."""
         task = self._task
         if task is None:
             return
-        self._task = None
         self._stopping = True
         if not task.done():
             task.cancel()
@@ -106,7 +108,7 @@ class Upload:
     def _check(self, rewriter: Rewriter) -> None:
         """A body that cannot be read to its end may name the model once more where nobody looks."""
         if rewriter.failed and self._exchange.model_matters:
-            raise GatewayError("bad_request", UNREADABLE)
+            raise TargetUnusableError("bad_request", UNREADABLE)
 
     def _write(self, pieces: "tuple[bytes, ...] | list[bytes]") -> None:
         connection = self._connection

@@ -54,6 +54,8 @@ class Facts(NamedTuple):
     error_event: bool = False
     """The answer is a 200 stream whose first event is an error."""
     client_left: bool = False
+    unusable: bool = False
+    """The failure is no failure of the target: the gateway cannot use it for this request, or not now."""
 
     sent: bool = True
     """Any byte of the request was handed to the upstream connection."""
@@ -114,6 +116,9 @@ def judge(facts: Facts) -> Judgement:
 
 def _after_failure(facts: Facts, failure: str) -> Judgement:
     """The attempt broke off, or a deadline ran out."""
+    if facts.unusable and not facts.committed:
+        again = facts.tape_whole and (not facts.sent or _harmless_twice(facts))
+        return Judgement(Verdict.NEXT_TARGET if again else Verdict.GIVE_UP, Blame.NONE)
     if failure not in UPSTREAM_FAILURES:
         return Judgement(Verdict.CUT if facts.committed else Verdict.GIVE_UP, Blame.NONE)
     if facts.committed:

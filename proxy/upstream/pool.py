@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from proxy.errors import UpstreamError
+from proxy.errors import TargetUnusableError, UpstreamError
 from proxy.upstream.address import Address
 from proxy.upstream.connection import Connection
 
@@ -74,7 +74,8 @@ class Pool:
     async def acquire(self, fresh: bool = False) -> Connection:
         """A connection for one exchange; each one must come back through `release()`.
 
-        `fresh`: never one that served a request before. Raises UpstreamError(`connect_failed`). A caller that is
+        `fresh`: never one that served a request before. Raises UpstreamError(`connect_failed`), and
+        TargetUnusableError(`overloaded`) where none came free within the connect timeout. A caller that is
         cancelled leaves nothing open and takes nobody's place. A closed pool still serves, for requests that began
         before its end.
         """
@@ -196,8 +197,8 @@ class Pool:
             if waiter.done() and not waiter.cancelled():  # cancelled in the moment between the grant and the wake-up
                 self._hand_on(waiter.result())
             if isinstance(error, TimeoutError):
-                busy = f"all {self._max_connections} connections to the upstream are busy"
-                raise UpstreamError("connect_failed", busy) from None
+                busy = f"all {self._max_connections} connections to the upstream are busy (max_connections)"
+                raise TargetUnusableError("overloaded", busy) from None
             raise
 
     def _hand_on(self, granted: Connection | None) -> None:

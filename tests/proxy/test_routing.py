@@ -7,7 +7,7 @@ from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.snapshot import ModelApi
 from proxy.routing import Plan, Router
-from proxy.verdict import Blame
+from proxy.verdict import Blame, Verdict
 from tests.fakes.worker import document_of
 
 
@@ -47,3 +47,51 @@ def test_an_attempt_without_news_leaves_failures_as_they_are(model_api: ModelApi
     begun(router, model_api).release()
     begun(router, model_api).report(Blame.SERVICE)
     assert not router.cooldowns.available("sim")
+
+
+def weighted(cooldown: dict[str, int]) -> ModelApi:
+    """Two targets by weight, the least loaded first, and a fallback."""
+    document = document_of(
+        "http://127.0.0.1:1",
+        service={"cooldown": cooldown},
+        model_api={
+            "routing": {"by_weight": [{"service": "sim", "weight": 1}, {"service": "two", "weight": 1}]},
+            "balance": "least_inflight",
+            "fallback": [{"service": "three"}],
+        },
+    )
+    for name in ("two", "three"):
+        document["services"].append({**document["services"][0], "name": name})
+    return compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 1).model_apis[0]
+
+
+def picked(router: Router, model_api: ModelApi) -> str:
+    plan = router.plan(model_api, None)
+    try:
+        return plan.choice.target.service.name
+    finally:
+        plan.close()
+
+
+def test_a_target_that_an_exchange_has_left_is_not_busy_with_it():
+    router, model_api = Router(), weighted({"failures": 0})
+    plan = router.plan(model_api, None)
+    plan.begin()
+    left = plan.choice.target.service.name
+    assert {picked(router, model_api) for _ in range(4)} == {"sim", "two"} - {left}
+    assert plan.advance(Verdict.NEXT_TARGET)
+    assert {picked(router, model_api) for _ in range(4)} == {"sim", "two"}
+    plan.close()
+    assert {picked(router, model_api) for _ in range(4)} == {"sim", "two"}
+
+
+def test_a_pick_that_is_passed_over_is_not_busy_either():
+    router, model_api = Router(), weighted({"failures": 1, "base_ms": 60_000})
+    services = [target.service for target in model_api.targets]
+    for service in services[:2]:
+        router.cooldowns.failed(service.name, router.cooldowns.began(service.name), service.cooldown)
+    plan = router.plan(model_api, None)
+    assert plan.choice.target.service.name == "three"
+    balancer = router._balancer(model_api.name, model_api.routing)
+    assert [load.running for load in balancer._loads] == [0, 0]
+    plan.close()

@@ -14,7 +14,7 @@ from observability.board import CELLS, Cell
 from observability.observation import Observation
 from observability.sampling import TraceContext
 from proxy.body import RequestBody
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, TargetUnusableError
 from proxy.spool import Holding
 
 
@@ -124,6 +124,31 @@ async def test_an_attempt_that_ends_in_the_middle_is_followed_by_one_from_the_be
     body.rewind()
     assert await rest_of(body) == WHOLE
     body.let_go()
+
+
+async def test_what_only_the_peek_needed_is_let_go_where_the_live_rest_begins(worker: Worker):
+    body = worker.body(PIECES)
+    await body.peek(lambda: body._content.reads == 30)
+    body.hold_no_more()
+    held = sum(worker.held)
+    pieces = [await body.read() for _ in range(5)]
+    assert sum(worker.held) == held > 1000
+    assert b"".join(pieces) + await rest_of(body) == WHOLE
+    assert (worker.held, body.held_whole, body.lost) == ((0, 0), False, None)
+
+
+async def test_a_disk_that_fails_when_it_is_read_takes_the_tape_with_it(worker: Worker, monkeypatch):
+    body = worker.body(PIECES)
+    assert await rest_of(body) == WHOLE
+
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.pread", fail)
+    body.rewind()
+    with pytest.raises(TargetUnusableError, match="the disk for held request bodies failed"):
+        await rest_of(body)
+    assert (worker.held, body.held_whole, body.lost) == ((0, 0), False, "disk")
 
 
 @settings(max_examples=60, deadline=None)

@@ -26,6 +26,7 @@ NOBODY, THE_KEY, SERVICE = Blame.NONE, Blame.KEY, Blame.SERVICE
 DIED = {"failure": "upstream_protocol"}
 IDLE = {**DIED, "connection_reused": True}
 STATED = {"response_started": True}
+UNUSABLE: dict[str, Any] = {"failure": "bad_request", "unusable": True}
 
 # what happened → the facts; then the verdict for a call that is replayable, for one that creates a job, for a
 # replayable one whose tape is not whole, and after commit; last, whom it counts against.
@@ -52,6 +53,8 @@ TABLE: dict[str, tuple[dict[str, Any], Verdict, Verdict, Verdict, Verdict | None
     "body too large": ({"failure": "body_too_large"}, GIVE_UP, GIVE_UP, GIVE_UP, CUT, NOBODY),
     "upload stalled": ({"failure": "client_timeout"}, GIVE_UP, GIVE_UP, GIVE_UP, CUT, NOBODY),
     "our own bug": ({"failure": "internal"}, GIVE_UP, GIVE_UP, GIVE_UP, CUT, NOBODY),
+    "no way to send it there": ({**UNUSABLE, "sent": False}, NEXT, NEXT, GIVE_UP, None, NOBODY),
+    "no way to send its rest there": (UNUSABLE, NEXT, GIVE_UP, GIVE_UP, None, NOBODY),
     # a status on the fallback list, or an error as the first event
     "500": ({"status": 500}, NEXT, DONE, DONE, DONE, SERVICE),
     "502": ({"status": 502}, NEXT, DONE, DONE, DONE, SERVICE),
@@ -134,6 +137,7 @@ any_facts = st.builds(
     status=st.none() | st.sampled_from((200, 301, 400, 401, 403, 404, 408, 429, 500, 501, 502, 503, 504, 529)),
     error_event=st.booleans(),
     client_left=st.booleans(),
+    unusable=st.booleans(),
     sent=st.booleans(),
     response_started=st.booleans(),
     connection_reused=st.booleans(),
@@ -192,6 +196,7 @@ def test_keys_and_services_are_blamed_for_what_is_theirs(facts: Facts) -> None:
         assert facts.failure is None
         assert facts.status in KEY_REFUSALS
     if blames is SERVICE:
+        assert facts.failure is None or facts.committed or not facts.unusable
         assert facts.failure in UPSTREAM_FAILURES or (facts.failure is None and (facts.status or 0) >= 500)
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.errors import UpstreamError
+from proxy.errors import TargetUnusableError, UpstreamError
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import AGE_S, IDLE_S, Pool
 from tests.fakes.scripted import Fin, ReadHead, Reset, Scripted, Send, Stall, Step, Tell, Unaccepting, Wait
@@ -232,9 +232,9 @@ async def test_all_busy(new_pool: NewPool) -> None:
     async with Scripted(*ANSWERS) as upstream:
         pool = new_pool(upstream.port, max_connections=2, connect_timeout_ms=30)
         held = [await pool.acquire() for _ in range(2)]
-        with pytest.raises(UpstreamError, match="all 2 connections to the upstream are busy") as raised:
+        with pytest.raises(TargetUnusableError, match="all 2 connections to the upstream are busy") as raised:
             await pool.acquire()
-        assert raised.value.kind == "connect_failed"
+        assert raised.value.kind == "overloaded"
         assert "0 waiting" in repr(pool)
         for connection in held:
             pool.release(connection)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.errors import UpstreamError
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
 from proxy.upstream.address import Address
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import Pool
@@ -67,7 +67,7 @@ class Callers:
     async def _acquire(self, fresh: bool) -> None:
         try:
             connection = await self._pool.acquire(fresh)
-        except UpstreamError:
+        except GatewayError:
             return  # timed out
         self._known.append(connection)
         self._held.append((connection, False))
@@ -107,7 +107,7 @@ async def every_place_can_be_used(pool: Pool, places: int) -> None:
     while len(held) < places:
         try:
             held.append(await pool.acquire())
-        except UpstreamError as error:
+        except GatewayError as error:
             assert "busy" not in error.message  # noqa: PT017  (a slow machine may miss the timeout)
     assert pool.open_connections == places
     for connection in held:
@@ -167,7 +167,7 @@ async def test_waiter_that_times_out_in_the_turn_of_the_grant(new_pool: NewPool)
         await until_waiting_are(pool, 1)
         loop.call_later(2 * TIMEOUT_MS / 1000, pool.release, held)
         time.sleep(3 * TIMEOUT_MS / 1000)  # both timers are due when the loop looks again
-        with pytest.raises(UpstreamError, match="busy"):
+        with pytest.raises(TargetUnusableError, match="busy"):
             await waiting
         assert (pool.open_connections, pool.idle_connections) == (1, 1)
 

@@ -1,0 +1,225 @@
+"""Fallback where two things happen at once: what one attempt ended with must not spoil what another one got."""
+
+import asyncio
+import gzip
+from typing import Any
+
+import orjson
+import pytest
+
+from observability.board import Cell
+from tests.e2e.two_targets import (
+    CHAT,
+    ERROR,
+    LAST,
+    NOBODY,
+    OK,
+    ROLE,
+    SSE,
+    STREAM,
+    answer,
+    ask,
+    bodies,
+    chunk,
+    gateway,
+    record_of,
+    says,
+    verdicts,
+)
+from tests.fakes.raw import connect
+from tests.fakes.scripted import Fin, ReadHead, ReadRequest, ReadToEnd, Scripted, Send, Stall, Tell, Wait
+from tests.fakes.worker import KEY
+
+LARGE = b'{"messages":["%s"],"model":"m"}' % (b"x" * 300_000)
+REFUSED = answer(503, b'{"error":{"code":"busy_there"}}')
+RENAMED: list[dict[str, Any]] = [{"service": "two", "model": "another"}]
+
+
+@pytest.mark.parametrize("body", [CHAT, LARGE], ids=["small", "large"])
+async def test_where_the_next_target_cannot_have_the_body_the_answer_of_the_last_one_stands(body: bytes) -> None:
+    """The name of the model is to be replaced, which an encoded body does not allow."""
+    encoded = gzip.compress(body, 0)
+    async with Scripted(*says(REFUSED)) as one, Scripted(*OK) as two, gateway(one, two, fallback=RENAMED) as worker:
+        got = await ask(worker, encoded, b"Content-Encoding: gzip")
+        record = await record_of(worker)
+        assert (got.status, b"busy_there" in got.body) == (503, True)
+        assert verdicts(record) == [("sim", "next_target", 503), ("two", "next_target", None)]
+        assert record["attempts"][1]["error"] == "bad_request"
+        assert record["fields"]["sluiceway.outcome"] == "upstream_error"
+        assert not bodies(two)
+
+
+async def test_a_target_that_cannot_be_used_does_not_hide_why_the_one_before_it_failed() -> None:
+    async with Scripted(*OK) as two, gateway(NOBODY, two, fallback=RENAMED) as worker:
+        got = await ask(worker, gzip.compress(CHAT), b"Content-Encoding: gzip")
+        assert (got.status, b"x-sluiceway-error: connect_failed" in got.head) == (502, True)
+        assert (await worker.fields())["error.type"] == "connect_failed"
+
+
+@pytest.mark.parametrize("body", [CHAT, LARGE], ids=["small", "large"])
+async def test_a_target_that_cannot_be_used_is_followed_by_one_that_can(body: bytes) -> None:
+    encoded = gzip.compress(body, 0)
+    routing = {"single": {"service": "sim", "model": "another"}}
+    async with Scripted(*OK) as one, Scripted(*OK) as two, gateway(one, two, routing=routing) as worker:
+        assert (await ask(worker, encoded, b"Content-Encoding: gzip")).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", None), ("two", "done", 200)]
+        assert (bodies(one), bodies(two)) == ([], [encoded])
+
+
+async def test_a_tape_that_cannot_be_read_again_leaves_the_answer_that_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.pread", fail)
+    limits = {"hold_memory_bytes": 1000}
+    async with (
+        Scripted(*says(REFUSED)) as one,
+        Scripted(ReadHead(), ReadToEnd()) as two,
+        gateway(one, two, limits=limits) as worker,
+    ):
+        got = await ask(worker, LARGE)
+        record = await record_of(worker)
+        assert (got.status, b"busy_there" in got.body) == (503, True)
+        assert verdicts(record) == [("sim", "next_target", 503), ("two", "give_up", None)]
+        assert record["fields"]["sluiceway.tape_lost"] == "disk"
+        assert (worker.row[Cell.HELD_MEMORY_BYTES], worker.row[Cell.HELD_DISK_BYTES]) == (0, 0)
+
+
+async def test_a_service_whose_connections_are_all_busy_is_left_out_and_not_blamed() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    service = {"max_connections": 1, "connect_timeout_ms": 50, "cooldown": {"failures": 1, "base_ms": 60_000}}
+    async with (
+        Scripted(ReadRequest(), Tell(asked), Wait(go), Send(answer(200)), ReadRequest(), Send(answer(200))) as one,
+        Scripted(*OK) as two,
+        gateway(one, two, service=service) as worker,
+    ):
+        first = asyncio.ensure_future(ask(worker))
+        await asyncio.wait_for(asked.wait(), 10)
+        assert (await ask(worker)).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", None), ("two", "done", 200)]
+        go.set()
+        assert (await first).status == 200
+        await record_of(worker)
+        assert (await ask(worker)).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "done", 200)]
+
+
+async def test_a_service_whose_connections_are_all_busy_and_nobody_else_there() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    service = {"max_connections": 1, "connect_timeout_ms": 50}
+    async with (
+        Scripted(ReadRequest(), Tell(asked), Wait(go), Send(answer(200))) as one,
+        gateway(one, NOBODY, service=service, fallback=[]) as worker,
+    ):
+        first = asyncio.ensure_future(ask(worker))
+        await asyncio.wait_for(asked.wait(), 10)
+        got = await ask(worker)
+        assert (got.status, b"Retry-After: 1" in got.head, b"max_connections" in got.body) == (503, True, True)
+        fields = await worker.fields()
+        assert (fields["error.type"], fields["sluiceway.error.origin"]) == ("overloaded", "gateway")
+        go.set()
+        assert (await first).status == 200
+
+
+async def test_a_key_that_others_lost_meanwhile_is_followed_by_the_next_target() -> None:
+    """Two requests, two keys: while the body of the first refusal still comes, the second one takes the other key."""
+    go = asyncio.Event()
+    refusal = answer(429, b'{"error":{"code":"used_up"}}')
+    async with (
+        Scripted.each((ReadRequest(), Send(refusal[:-5]), Wait(go), Send(refusal[-5:])), says(refusal)) as one,
+        Scripted(*OK, *OK) as two,
+        gateway(one, two, service={"api_keys": ["sk-a", "sk-b"], "cooldown": {"base_ms": 60_000}}) as worker,
+    ):
+        first = asyncio.ensure_future(ask(worker))
+        connection = await one.connection(0)
+        while not connection.bodies:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while "sim/0" not in worker.pipeline._router.cooldowns.cooling():
+                await asyncio.sleep(0)
+        assert (await ask(worker)).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", 429), ("two", "done", 200)]
+        go.set()
+        assert (await first).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_key", 429), ("two", "done", 200)]
+
+
+async def test_a_dead_connection_is_no_attempt_that_counts() -> None:
+    async with (
+        Scripted.each((ReadRequest(), Send(answer(200)), ReadRequest(), Fin()), says(REFUSED)) as one,
+        Scripted(*OK) as two,
+        gateway(one, two, max_attempts=2) as worker,
+    ):
+        dead = [("sim", "same_target", None), ("sim", "next_target", 503), ("two", "done", 200)]
+        for attempts in ([("sim", "done", 200)], dead):
+            assert (await ask(worker)).status == 200
+            assert verdicts(await record_of(worker)) == attempts
+
+
+async def test_after_one_dead_connection_all_others_of_the_exchange_are_fresh() -> None:
+    async with (
+        Scripted.each((ReadRequest(), Send(REFUSED), ReadRequest(), Fin()), (ReadRequest(), Fin())) as one,
+        Scripted(*OK) as two,
+        gateway(one, two) as worker,
+    ):
+        assert (await ask(worker)).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", 503), ("two", "done", 200)]
+        assert (await ask(worker)).status == 200
+        assert verdicts(await record_of(worker)) == [
+            ("sim", "same_target", None),
+            ("sim", "next_target", None),
+            ("two", "done", 200),
+        ]
+        assert [len(connection.heads) for connection in two.connections] == [1, 1]
+
+
+async def test_a_client_whose_body_fails_under_an_answer_that_waits_is_the_one_to_blame() -> None:
+    """The head of a stream came early and is held until there is output; then the upload turns out to be malformed."""
+    cooldown = {"failures": 1, "base_ms": 60_000}
+    async with (
+        Scripted.each((ReadHead(), Send(SSE + chunk(ROLE)), Stall()), OK) as one,
+        gateway(one, NOBODY, service={"cooldown": cooldown}, first_token_timeout_ms=60_000) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+            b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s"
+            % (KEY.encode(), chunk(STREAM[:-1] + b" " * 100_000))
+        )
+        async with asyncio.timeout(10):
+            while not (await one.connection(0)).heads:
+                await asyncio.sleep(0)
+            while not worker.pipeline._pools["sim"][1]._members or not any(
+                member.head_ready for member in worker.pipeline._pools["sim"][1]._members
+            ):
+                await asyncio.sleep(0)
+        client.send(b"zz\r\nno chunk\r\n")
+        assert (await client.head()).status == 400
+        record = await record_of(worker)
+        assert record["fields"]["error.type"] == "bad_request"
+        assert record["fields"]["sluiceway.error.origin"] == "client"
+        assert [one["verdict"] for one in record["attempts"]] == ["give_up"]
+        assert not worker.pipeline._router.cooldowns.cooling()
+
+
+async def test_an_answer_that_was_kept_is_not_described_by_the_attempt_after_it() -> None:
+    async with (
+        Scripted(*says(REFUSED)) as one,
+        Scripted(ReadRequest(), Send(SSE + chunk(ROLE)), Fin()) as two,
+        gateway(one, two, first_token_timeout_ms=60_000) as worker,
+    ):
+        got = await ask(worker, STREAM)
+        record = await record_of(worker)
+        assert (got.status, b"busy_there" in got.body) == (503, True)
+        assert [name for name, _, _ in verdicts(record)] == ["sim", "two"]
+        assert "gen_ai.response.time_to_first_chunk" not in record["fields"]
+        assert record["fields"]["http.response.status_code"] == 503
+
+
+async def test_usage_that_was_asked_for_is_withheld_from_a_kept_stream_too() -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    refused = SSE + chunk(ERROR) + chunk(usage) + LAST
+    async with Scripted(*says(refused)) as one, gateway(one, NOBODY) as worker:
+        got = await ask(worker, LARGE[:-1] + b',"stream":true}')
+        assert orjson.loads(bodies(one)[0])["stream_options"] == {"include_usage": True}
+        assert (got.status, b"overloaded_now" in got.body, b"usage" in got.body) == (200, True, False)
