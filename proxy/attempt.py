@@ -52,6 +52,7 @@ class Attempt:
         "_choice",
         "_clock",
         "_exchange",
+        "_excused",
         "_fresh",
         "_plan",
         "_pool",
@@ -78,6 +79,8 @@ class Attempt:
         self._upload: Upload | None = None
         self._clock: FirstOutput | None = None
         self._reused = self._sent = False
+        self._excused = False
+        """What fails now is no fault of the target's: it was not reached yet, or did not get the whole request."""
 
     async def run(self) -> Ended:
         """Send and relay, or say what follows.
@@ -166,6 +169,10 @@ class Attempt:
                     head = await connection.read_head()
                 finally:
                     exchange.observation.upstream_ns += now_ns() - began_ns
+            if self._upload is not None:
+                await self._upload.stop()
+                exchange.usage_asked = self._upload.usage_asked
+                self._excused = not connection.request_complete
             self._record.status = exchange.observation.upstream_status = head.status
             held: list[bytes] = []
             if head.status >= 400:
@@ -180,14 +187,12 @@ class Attempt:
                 plan.report(_NOBODY)
             if clock is not None:
                 clock.stop()
-            if self._upload is not None:
-                await self._upload.stop()
-                exchange.usage_asked = self._upload.usage_asked
             if exchange.payload is None:
                 exchange.body.let_go()  # from here on nothing is tried again
                 if not exchange.body.complete:  # answered early: what the client still sends is no request
                     exchange.keep_alive = False
             await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
+            plan.succeeded()
             self._record.verdict = _VERDICT_DONE
             return _DONE
         except UpstreamError:
@@ -206,8 +211,11 @@ class Attempt:
 
     async def _connect(self) -> Connection:
         began_ns = now_ns()
+        self._excused = self._pool.full
         try:
-            return await self._pool.acquire(self._fresh)
+            connection = await self._pool.acquire(self._fresh)
+            self._excused = False
+            return connection
         finally:
             self._exchange.observation.connect_ns += now_ns() - began_ns
 
@@ -323,11 +331,9 @@ class Attempt:
         limit_bytes = exchange.snapshot.limits.hold_response_bytes
         self._record.verdict = verdict
         if await rest(connection, exchange.observation, held, limit_bytes):
-            asked = exchange.usage_asked if self._upload is None else self._upload.usage_asked
-            return Ended(verdict, kept=Kept(self._choice, head, held, usage_asked=asked))
-        if sum(map(len, held)) > limit_bytes:
-            return None  # too large to be kept: better this answer than none
-        return Ended(verdict, UpstreamError("upstream_protocol", f"the upstream answered {head.status} and broke off"))
+            return Ended(verdict, kept=Kept(self._choice, head, held, usage_asked=exchange.usage_asked))
+        what = f"more than {limit_bytes} bytes" if sum(map(len, held)) > limit_bytes else "broke off"
+        return Ended(verdict, UpstreamError("upstream_protocol", f"the upstream answered {head.status} and {what}"))
 
     def _judge(
         self, error: GatewayError | None = None, *, status: int | None = None, error_event: bool = False
@@ -338,7 +344,8 @@ class Attempt:
                 failure=None if error is None else error.kind,
                 status=status,
                 error_event=error_event,
-                unusable=isinstance(error, TargetUnusableError),
+                excused=isinstance(error, TargetUnusableError)
+                or (self._excused and error is not None and error.kind != "connect_failed"),
                 sent=self._sent,
                 response_started=not isinstance(error, UpstreamError) or error.response_started,
                 connection_reused=self._reused,

@@ -89,8 +89,8 @@ class Balancer:
         load.silent_since = now = self._clock()
         load.learn(first_output_s, now)
 
-    def ended(self, index: int, *, heard: bool) -> None:
-        """An exchange that began is over. `heard`: its first output was told."""
+    def ended(self, index: int, *, heard: bool, lasted_s: float = inf) -> None:
+        """An exchange that began is over. `heard`: its first output was told. `lasted_s`: how long it was there."""
         load = self._loads[index]
         assert load.running > 0, "ended without began"
         load.running -= 1
@@ -98,7 +98,7 @@ class Balancer:
             return
         load.waiting -= 1
         now = self._clock()
-        silence_s = now - load.silent_since
+        silence_s = min(now - load.silent_since, lasted_s)  # what others wait for is not its own
         if load.estimate_s is not None and silence_s > load.estimate_s:
             load.learn(silence_s, now)  # it would have taken at least that; a quick refusal says nothing of speed
 

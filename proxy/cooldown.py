@@ -7,7 +7,7 @@ cools down again for twice as long, one whose probe succeeds is as good as new.
 Looking and taking are two steps, with nothing awaited between them: `available` tells which subjects may be picked and
 changes nothing, so that all candidates can be looked at; `began` says which one was. It answers a ticket, and every
 attempt ends by giving it back to exactly one of `succeeded`, `failed`, `refused` and `released`; an attempt has a
-ticket for its service and one for its key.
+ticket for its service and one for its key. `answered` may come before: the answer has begun, and may still break off.
 
 The ticket tells when the attempt began: one that began before a cool-down and ends during it says nothing of what
 comes after it, neither by failing nor by succeeding. With fifty requests in flight when the quota of a key is used up,
@@ -76,20 +76,38 @@ class Cooldowns:
         return self._tickets
 
     def available(self, name: str) -> bool:
-        """May an attempt go there? False while it cools down, and then while the probe is under way."""
+        """May an attempt go there? False while it cools down, and then while the probe is under way.
+
+        A probe that is under way for as long as a cool-down is none any more: the upload of one slow client, or
+        an answer of minutes, must not keep all others away.
+        """
         entry = self._entries.get(name)
-        return entry is None or not entry.cooled or (not entry.probe and self._clock() >= entry.until)
+        return entry is None or not entry.cooled or entry.wants_probe(self._clock())
+
+    def ends_at(self, name: str) -> float:
+        """When its cool-down is over, by the clock; 0 where it has none."""
+        entry = self._entries.get(name)
+        return entry.until if entry is not None and entry.cooled else 0.0
 
     def began(self, name: str) -> int:
         """An attempt goes there now. The ticket (> 0) that it answers goes to one of the next four."""
         self._tickets += 1
         entry = self._entries.get(name)
-        if entry is not None and entry.cooled and not entry.probe and self._clock() >= entry.until:
-            entry.probe = self._tickets
+        if entry is not None and entry.cooled:
+            now = self._clock()
+            if entry.wants_probe(now):
+                entry.probe, entry.probed_at = self._tickets, now
         return self._tickets
 
+    def answered(self, name: str, ticket: int) -> None:
+        """Its answer begins: a cool-down is over, for a probe that streams for minutes would keep others away. Failures
+        that have not led to one are still counted."""
+        entry = self._entries.get(name)
+        if entry is not None and entry.cooled and ticket > entry.cooled:
+            del self._entries[name]
+
     def succeeded(self, name: str, ticket: int) -> None:
-        """It worked. To be said when the answer begins: a probe that streams for minutes would keep others away."""
+        """It worked, to its end."""
         entry = self._entries.get(name)
         if entry is not None and ticket > entry.cooled:
             del self._entries[name]
@@ -165,7 +183,7 @@ class Cooldowns:
 class _Entry:
     """A subject that failed lately."""
 
-    __slots__ = ("cooled", "failed_at", "length_ms", "probe", "until")
+    __slots__ = ("cooled", "failed_at", "length_ms", "probe", "probed_at", "until")
 
     def __init__(self) -> None:
         self.failed_at: deque[float] = deque()
@@ -178,6 +196,12 @@ class _Entry:
         """Of the last cool-down, had the upstream not said how long; 0 = there is none yet."""
         self.probe = 0
         """The ticket of the probe that is under way; 0 = none."""
+        self.probed_at = 0.0
+        """The instant when it began."""
+
+    def wants_probe(self, now: float) -> bool:
+        """The cool-down is over, and no probe is under way."""
+        return now >= self.until and (not self.probe or now - self.probed_at >= self.length_ms / 1000)
 
 
 _SECONDS = re.compile(rb"[0-9]+(\.[0-9]+)?")
@@ -198,7 +222,7 @@ def retry_after_s(value: bytes | None, now_unix_s: float) -> float | None:
         return None
     try:
         date = parsedate_to_datetime(value.decode("ascii"))
-    except (ValueError, TypeError, IndexError):  # the last two: the parser of some releases of Python, on odd input
+    except (ValueError, OverflowError, TypeError, IndexError):  # the last two: some releases of Python, on odd input
         return None
     if date.tzinfo is None:  # asctime's format names no zone: all dates of HTTP are in UTC
         date = date.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from observability.observation import Observation
 from proxy.deadline import FirstOutput
 from proxy.errors import UpstreamError
-from proxy.relay import read
+from proxy.relay import is_whole, read
 from proxy.routing import Choice
 from proxy.upstream.connection import Connection
 from proxy.upstream.response import ResponseHead
@@ -46,6 +46,11 @@ async def first_output(
         if data is None:
             data = await read(connection, observation)
         if not data:
+            whole = is_whole(observation)
+            if findings.error_code is not None:
+                return Opening(held, refused=True)
+            if not whole:
+                raise UpstreamError("upstream_truncated", "the stream ended before its end", response_started=True)
             break
         if clock is not None:
             clock.packet()

@@ -89,7 +89,7 @@ async def relay(
             last = not data or (source.body_complete and not source.held_bytes)
             out = data if withheld is None else _filtered(withheld, data, last=last)
             # The last piece of a stream is looked at before it is sent: what breaks off must not end in good order.
-            whole = last and (not streams or _is_whole(observation, b"" if scanned else data))
+            whole = last and (not streams or is_whole(observation, b"" if scanned else data))
             if out or pending or last:
                 response.send(pending, out, last=whole)
                 if pending:
@@ -113,7 +113,7 @@ async def relay(
         await _drain(response, observation)
 
 
-def _is_whole(observation: Observation, last_piece: bytes) -> bool:
+def is_whole(observation: Observation, last_piece: bytes = b"") -> bool:
     """A stream that ends here: is it complete for its protocol, as far as anybody can tell?"""
     if last_piece:
         observation.scan(last_piece)

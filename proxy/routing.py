@@ -18,6 +18,8 @@ from proxy.errors import GatewayError
 from proxy.verdict import Blame, Verdict
 
 _NOBODY: Final = Blame.NONE
+_NOTHING, _ANSWER, _ALL = "nothing", "answer", "all"
+"""What a plan has heard of the attempt that runs: nothing yet, that its answer began, all there is to hear."""
 MODEL_SHOWN_CHARACTERS: Final = 100
 """Of a model name in an error message."""
 
@@ -48,6 +50,7 @@ class Router:
 
         GatewayError model_missing or model_unknown.
         """
+        own_keys = model_api.auth != "passthrough"
         lone = self._lone.get(model_api.name)
         if lone is not None and lone[0] is model_api:
             return Plan(self, model_api, lone[1], lone[2])
@@ -55,16 +58,14 @@ class Router:
         if isinstance(routing, Single):
             targets = (routing.target, *model_api.fallback)
             plan = Plan(self, model_api, targets)
-            if len(targets) == 1 and len(routing.target.service.keys) == 1:  # it is the same for every request
+            if not model_api.has_alternatives:  # it is the same for every request
                 self._lone[model_api.name] = (model_api, targets, plan.choice)
             return plan
         if isinstance(routing, ByModel):
             return Plan(self, model_api, (_chosen(routing, model_api, model), *model_api.fallback))
         balancer = self._balancer(model_api.name, routing)
         available = [
-            index
-            for index, target in enumerate(routing.targets)
-            if self.cooldowns.available(target.service.name) and self.key(target.service, ()) is not None
+            index for index, target in enumerate(routing.targets) if self.available(target.service, own_keys=own_keys)
         ]
         index = balancer.pick(available or range(len(routing.targets)))
         plan = Plan(self, model_api, (routing.targets[index], *model_api.fallback))
@@ -76,6 +77,10 @@ class Router:
         if known is None or known[0] != routing:
             known = self._balancers[name] = (routing, Balancer(routing.weights, routing.balance))
         return known[1]
+
+    def available(self, service: Service, *, own_keys: bool) -> bool:
+        """Neither it nor, where `own_keys` of it are used, all of those cool down."""
+        return self.cooldowns.available(service.name) and (not own_keys or self.key(service, ()) is not None)
 
     def key(self, service: Service, tried: Sequence[Key]) -> Key | None:
         """The key whose turn it is, out of those that were not tried and do not cool down."""
@@ -91,6 +96,10 @@ class Router:
                 return key
         return None
 
+    def last_resort(self, service: Service) -> Key:
+        """Where all of its keys cool down: the one that does so for the shortest time."""
+        return min(service.keys, key=lambda key: self.cooldowns.ends_at(key.name))
+
     def took(self, service: Service, key: Key) -> None:
         """The next exchange begins with the key behind this one."""
         self._turns[service.name] = (service.keys.index(key) + 1) % len(service.keys)
@@ -102,11 +111,12 @@ class Plan:
     __slots__ = (
         "_balancer",
         "_heard",
+        "_heard_of",
         "_index",
         "_key_ticket",
         "_max_attempts",
         "_own_keys",
-        "_reported",
+        "_picked_at",
         "_router",
         "_service_ticket",
         "_targets",
@@ -126,7 +136,8 @@ class Plan:
         self._balancer: Balancer | None = None
         self._index = 0
         self._heard = False
-        self._reported = True  # nothing is to be told of the present attempt any more
+        self._heard_of = _ALL
+        self._picked_at = 0.0
         self._service_ticket = self._key_ticket = 0
         self.attempts = 0
         """Begun so far."""
@@ -138,6 +149,7 @@ class Plan:
             return
         self._balancer = balancer
         self._index = index
+        self._picked_at = monotonic()
         balancer.began(index)
 
     # -- where to ----------------------------------------------------------------------------------------------------
@@ -153,7 +165,7 @@ class Plan:
     def key_left(self) -> bool:
         """Has the service a key that was not tried and does not cool down?"""
         service = self.choice.target.service
-        if len(service.keys) == 1 or self.attempts >= self._max_attempts:
+        if len(service.keys) == 1 or not self._own_keys or self.attempts >= self._max_attempts:
             return False
         return self._router.key(service, self._tried) is not None
 
@@ -180,15 +192,16 @@ class Plan:
         """The first target from `start` on that does not cool down, or the last."""
         router, targets = self._router, self._targets
         last = len(targets) - 1
-        for position in range(start, last):
+        for position in range(start, last + 1):
             service = targets[position].service
-            key = router.key(service, ()) if router.cooldowns.available(service.name) else None
+            if position < last and not router.cooldowns.available(service.name):
+                continue
+            key = router.key(service, ()) if self._own_keys else service.keys[0]
+            if key is None and position == last:
+                key = router.last_resort(service)
             if key is not None:
                 return Choice(targets[position], key, position)
-        service = targets[last].service
-        keys = service.keys
-        key = keys[0] if len(keys) == 1 else router.key(service, ()) or keys[0]
-        return Choice(targets[last], key, last)
+        raise AssertionError("a plan has a target")
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
@@ -196,7 +209,7 @@ class Plan:
         """An attempt goes to `choice` now. Answers what wants to hear of its first output, if anything does."""
         service, key = self.choice.target.service, self.choice.key
         self.attempts += 1
-        if len(service.keys) > 1:
+        if len(service.keys) > 1 and self._own_keys:
             self._tried = (*self._tried, key)
             self._router.took(service, key)
         cooldowns = self._router.cooldowns
@@ -204,8 +217,8 @@ class Plan:
             self._service_ticket = self._key_ticket = cooldowns.ticket()
         else:
             self._service_ticket = cooldowns.began(service.name)
-            self._key_ticket = cooldowns.began(key.name)
-        self._reported = False
+            self._key_ticket = cooldowns.began(key.name) if self._own_keys else 0
+        self._heard_of = _NOTHING
         if self._balancer is None:
             return None
         began_at = monotonic()
@@ -216,31 +229,43 @@ class Plan:
         self.attempts -= 1
 
     def report(self, blames: Blame, retry_after_s: float | None = None) -> None:
-        """The attempt was answered, or failed. Only the first word of an attempt counts."""
-        if self._reported:
+        """The attempt was answered, or failed. After an answer that blames nobody its failure may still follow."""
+        heard_of = self._heard_of
+        if heard_of is _ALL or (heard_of is _ANSWER and blames is _NOBODY):
             return
-        self._reported = True
+        self._heard_of = _ANSWER if blames is _NOBODY else _ALL
         service, key = self.choice.target.service, self.choice.key
         cooldowns = self._router.cooldowns
-        if blames is _NOBODY and cooldowns.quiet:
+        if blames is _NOBODY:
+            if not cooldowns.quiet:
+                cooldowns.answered(service.name, self._service_ticket)
+                if self._own_keys:
+                    cooldowns.succeeded(key.name, self._key_ticket)
             return
         if blames is Blame.SERVICE:
             cooldowns.failed(service.name, self._service_ticket, service.cooldown, retry_after_s)
-            cooldowns.released(key.name, self._key_ticket)
+            if self._own_keys and heard_of is _NOTHING:
+                cooldowns.released(key.name, self._key_ticket)
             return
         cooldowns.succeeded(service.name, self._service_ticket)
-        if blames is Blame.KEY and self._own_keys:
-            cooldowns.refused(key.name, self._key_ticket, service.cooldown, retry_after_s)
-        else:
-            cooldowns.succeeded(key.name, self._key_ticket)
+        cooldowns.refused(key.name, self._key_ticket, service.cooldown, retry_after_s)
+
+    def succeeded(self) -> None:
+        """The answer that was reported came to its end."""
+        if self._heard_of is _ANSWER:
+            self._heard_of = _ALL
+            cooldowns = self._router.cooldowns
+            if not cooldowns.quiet:
+                cooldowns.succeeded(self.choice.target.service.name, self._service_ticket)
 
     def release(self) -> None:
         """The attempt ended without news of its target."""
-        if not self._reported:
-            self._reported = True
+        if self._heard_of is _NOTHING:
+            self._heard_of = _ALL
             cooldowns = self._router.cooldowns
             cooldowns.released(self.choice.target.service.name, self._service_ticket)
-            cooldowns.released(self.choice.key.name, self._key_ticket)
+            if self._own_keys:
+                cooldowns.released(self.choice.key.name, self._key_ticket)
 
     def _hear(self, first_output_s: float) -> None:
         if self._balancer is not None and not self._heard:
@@ -254,7 +279,7 @@ class Plan:
 
     def _leave_pick(self) -> None:
         if self._balancer is not None:
-            self._balancer.ended(self._index, heard=self._heard)
+            self._balancer.ended(self._index, heard=self._heard, lasted_s=monotonic() - self._picked_at)
             self._balancer = None
 
 

@@ -54,8 +54,8 @@ class Facts(NamedTuple):
     error_event: bool = False
     """The answer is a 200 stream whose first event is an error."""
     client_left: bool = False
-    unusable: bool = False
-    """The failure is no failure of the target: the gateway cannot use it for this request, or not now."""
+    excused: bool = False
+    """The failure is none of the target's: the gateway cannot use it for this request, or not now."""
 
     sent: bool = True
     """Any byte of the request was handed to the upstream connection."""
@@ -116,13 +116,10 @@ def judge(facts: Facts) -> Judgement:
 
 def _after_failure(facts: Facts, failure: str) -> Judgement:
     """The attempt broke off, or a deadline ran out."""
-    if facts.unusable and not facts.committed:
-        again = facts.tape_whole and (not facts.sent or _harmless_twice(facts))
-        return Judgement(Verdict.NEXT_TARGET if again else Verdict.GIVE_UP, Blame.NONE)
-    if failure not in UPSTREAM_FAILURES:
+    if failure not in UPSTREAM_FAILURES and (facts.committed or not facts.excused):
         return Judgement(Verdict.CUT if facts.committed else Verdict.GIVE_UP, Blame.NONE)
     if facts.committed:
-        return Judgement(Verdict.CUT, Blame.SERVICE)
+        return Judgement(Verdict.CUT, Blame.NONE if facts.excused else Blame.SERVICE)
     # A server may close an idle connection at the very moment a request is written to it: no byte of an answer comes
     # and most likely none was read, but nobody can tell (RFC 9112 §9.3.1). So a job is not sent again even then.
     died_idle = failure == "upstream_protocol" and facts.connection_reused and not facts.response_started
@@ -130,7 +127,8 @@ def _after_failure(facts: Facts, failure: str) -> Judgement:
         again = facts.tape_whole and not (facts.creates_job and facts.sent)
         return Judgement(Verdict.SAME_TARGET if again else Verdict.GIVE_UP, Blame.NONE)
     again = facts.tape_whole and (not facts.sent or _harmless_twice(facts))
-    return Judgement(Verdict.NEXT_TARGET if again else Verdict.GIVE_UP, Blame.NONE if died_idle else Blame.SERVICE)
+    blames = Blame.NONE if died_idle or facts.excused else Blame.SERVICE
+    return Judgement(Verdict.NEXT_TARGET if again else Verdict.GIVE_UP, blames)
 
 
 def _after_answer(facts: Facts) -> Verdict:

@@ -137,9 +137,9 @@ def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Co
         if model_api is not None and any(target.service == service.name for _, target in targets_of(model_api))
     ]
     passing = [model_api.name for model_api in users if model_api.auth == "passthrough"]
-    if passing and not service.api_keys and "authorization" in service.headers:
-        wrong = f"Model API {passing[0]} passes the caller's own key on in this line"
-        yield Complaint(f"{path}.headers.authorization", wrong, "leave it out, or set auth to consumers")
+    for name in sorted(CREDENTIAL_HEADERS.intersection(service.headers) if passing else ()):
+        wrong = f"Model API {passing[0]} passes the caller's own key on, and this one would go with it"
+        yield Complaint(f"{path}.headers.{name}", wrong, "leave it out, or set auth to consumers")
     callers = [model_api.name for model_api in users if model_api.auth != "passthrough"]
     if callers and not service.api_keys and PROVIDERS[service.provider].needs_key:
         wrong = f"it is empty, and Model API {callers[0]} does not pass the caller's own key on"
@@ -243,7 +243,13 @@ def _spool(parts: Parts) -> Iterator[Complaint]:
     spool = parts.spool
     if spool is None:
         return
-    holding = (one.name for one in parts.model_apis if one is not None and (one.routing.by_model or one.fallback))
+    rotating = {service.name for service in parts.services if service is not None and len(service.api_keys) > 1}
+    holding = (
+        one.name
+        for one in parts.model_apis
+        if one is not None
+        and (one.routing.by_model or one.fallback or any(target.service in rotating for _, target in targets_of(one)))
+    )
     name = next(holding, None)
     if not spool.named and name is None:
         return

@@ -100,7 +100,8 @@ class ModelApi:
         object.__setattr__(self, "needs_model", isinstance(self.routing, ByModel))
         object.__setattr__(self, "targets", tuple(dict.fromkeys((*targets_of(self.routing), *self.fallback))))
         object.__setattr__(self, "rewrites", any(target.model is not None for target in self.targets))
-        several_keys = any(len(target.service.keys) > 1 for target in self.targets)
+        own_keys = self.auth != "passthrough"
+        several_keys = own_keys and any(len(target.service.keys) > 1 for target in self.targets)
         object.__setattr__(self, "has_alternatives", bool(self.fallback) or several_keys)
 
 

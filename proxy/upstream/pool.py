@@ -67,6 +67,11 @@ class Pool:
         return len(self._members) + self._connecting
 
     @property
+    def full(self) -> bool:
+        """All places are taken: whoever asks for a connection now waits for one."""
+        return bool(self._max_connections) and self.open_connections >= self._max_connections
+
+    @property
     def idle_connections(self) -> int:
         """Those that serve nobody now and can serve the next."""
         return len(self._idle)
@@ -157,7 +162,7 @@ class Pool:
     # ------------------------------------------------------------------------------------------------- places
 
     def _take_place(self, fresh: bool) -> bool:
-        if self._max_connections and self.open_connections >= self._max_connections:
+        if self.full:
             if not (fresh and self._idle):
                 return False
             next(iter(self._idle)).abort()  # an idle one that this caller must not use makes room

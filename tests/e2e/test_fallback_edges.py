@@ -11,12 +11,15 @@ from observability.board import Cell
 from tests.e2e.two_targets import (
     CHAT,
     ERROR,
+    FINISH,
     LAST,
     NOBODY,
     OK,
+    PING,
     ROLE,
     SSE,
     STREAM,
+    TOKEN,
     answer,
     ask,
     bodies,
@@ -27,7 +30,7 @@ from tests.e2e.two_targets import (
     verdicts,
 )
 from tests.fakes.raw import connect
-from tests.fakes.scripted import Fin, ReadHead, ReadRequest, ReadToEnd, Scripted, Send, Stall, Tell, Wait
+from tests.fakes.scripted import Fin, ReadHead, ReadRequest, ReadToEnd, Scripted, Send, Tell, Wait
 from tests.fakes.worker import KEY
 
 LARGE = b'{"messages":["%s"],"model":"m"}' % (b"x" * 300_000)
@@ -173,33 +176,113 @@ async def test_after_one_dead_connection_all_others_of_the_exchange_are_fresh() 
         assert [len(connection.heads) for connection in two.connections] == [1, 1]
 
 
-async def test_a_client_whose_body_fails_under_an_answer_that_waits_is_the_one_to_blame() -> None:
-    """The head of a stream came early and is held until there is output; then the upload turns out to be malformed."""
-    cooldown = {"failures": 1, "base_ms": 60_000}
+HEAD_OF_LARGE = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 300000\r\n\r\n" % KEY.encode()
+)
+
+
+async def test_a_refusal_that_comes_before_the_body_is_whole_stops_the_upload_and_its_clock() -> None:
+    """The waits of a record do not overlap: what the client still has to send is not waited for beside the refusal."""
+    told, go = asyncio.Event(), asyncio.Event()
+    refusal = answer(503, b"{}")
     async with (
-        Scripted.each((ReadHead(), Send(SSE + chunk(ROLE)), Stall()), OK) as one,
-        gateway(one, NOBODY, service={"cooldown": cooldown}, first_token_timeout_ms=60_000) as worker,
+        Scripted(ReadHead(), Send(refusal[:-2]), Tell(told), Wait(go), Send(refusal[-2:])) as one,
+        Scripted(*OK) as two,
+        gateway(one, two) as worker,
         connect(worker.port) as client,
     ):
-        client.send(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
-            b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%s"
-            % (KEY.encode(), chunk(STREAM[:-1] + b" " * 100_000))
-        )
+        client.send(HEAD_OF_LARGE)
+        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.sleep(0.3)  # time passing is what is tested
+        go.set()
+        client.send(CHAT + b" " * (300_000 - len(CHAT)))
+        assert (await client.head()).status == 200
+        fields = (await record_of(worker))["fields"]
+        assert fields["sluiceway.overhead_ms"] >= 0
+
+
+async def test_an_answer_that_comes_before_the_body_is_whole_and_waits_for_it_blames_nobody() -> None:
+    """We stop an upload at the head of an answer; a service that then says nothing more has our silence to blame."""
+    service = {"idle_timeout_ms": 100, "cooldown": {"failures": 1, "base_ms": 60_000}}
+    async with (
+        Scripted(ReadHead(), Send(SSE), ReadToEnd()) as one,
+        Scripted(*OK) as two,
+        gateway(one, two, service=service) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(HEAD_OF_LARGE)
         async with asyncio.timeout(10):
-            while not (await one.connection(0)).heads:
-                await asyncio.sleep(0)
-            while not worker.pipeline._pools["sim"][1]._members or not any(
-                member.head_ready for member in worker.pipeline._pools["sim"][1]._members
-            ):
-                await asyncio.sleep(0)
-        client.send(b"zz\r\nno chunk\r\n")
-        assert (await client.head()).status == 400
-        record = await record_of(worker)
-        assert record["fields"]["error.type"] == "bad_request"
-        assert record["fields"]["sluiceway.error.origin"] == "client"
-        assert [one["verdict"] for one in record["attempts"]] == ["give_up"]
+            while not (await one.connection(0)).closed.is_set():
+                await asyncio.sleep(0.001)
+        client.send(STREAM + b" " * (300_000 - len(STREAM)))
+        assert (await client.head()).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", 200), ("two", "done", 200)]
         assert not worker.pipeline._router.cooldowns.cooling()
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 65536])
+async def test_a_refusal_that_is_too_large_to_be_kept_is_left_behind(limit_bytes: int) -> None:
+    refusal = answer(503, b'{"error":"%s"}' % (b"x" * 100_000))
+    limits = {"hold_response_bytes": limit_bytes}
+    async with Scripted(*says(refusal)) as one, Scripted(*OK) as two, gateway(one, two, limits=limits) as worker:
+        assert (await ask(worker)).status == 200
+        assert verdicts(await record_of(worker)) == [("sim", "next_target", 503), ("two", "done", 200)]
+    async with Scripted(*says(refusal)) as one, gateway(one, NOBODY, limits=limits, fallback=[]) as worker:
+        got = await ask(worker)
+        assert (got.status, len(got.body) > 100_000) == (503, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "deadline_ms"),
+    [
+        (SSE + LAST, 0),
+        (SSE + chunk(PING) + LAST, 0),
+        (SSE + chunk(ROLE) + LAST, 60_000),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + PING, 0),
+    ],
+    ids=["empty", "comments", "a role", "until the connection ends"],
+)
+async def test_a_stream_that_ends_before_its_end_is_left_while_it_was_not_sent(said: bytes, deadline_ms: int) -> None:
+    async with (
+        Scripted(ReadRequest(), Send(said), Fin()) as one,
+        Scripted(*OK) as two,
+        gateway(one, two, first_token_timeout_ms=deadline_ms) as worker,
+    ):
+        assert (await ask(worker, STREAM)).status == 200
+        record = await record_of(worker)
+        assert verdicts(record) == [("sim", "next_target", 200), ("two", "done", 200)]
+        assert record["attempts"][0]["error"] == "upstream_truncated"
+
+
+async def test_a_service_that_breaks_every_stream_off_cools_down() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(SSE + chunk(TOKEN)), Fin()) as one,
+        Scripted(*says(SSE + chunk(TOKEN) + chunk(FINISH) + LAST)) as two,
+        gateway(one, two, service={"cooldown": {"failures": 2, "base_ms": 60_000}}) as worker,
+    ):
+        for attempts in ([("sim", "cut", 200)], [("sim", "cut", 200)], [("two", "done", 200)]):
+            await ask(worker, STREAM)
+            assert verdicts(await record_of(worker)) == attempts
+
+
+async def test_a_deadline_that_runs_out_in_the_queue_for_a_connection_blames_nobody() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    service = {"max_connections": 1, "cooldown": {"failures": 1, "base_ms": 60_000}}
+    async with (
+        Scripted(ReadRequest(), Tell(asked), Wait(go), Send(answer(200))) as one,
+        Scripted(*OK) as two,
+        gateway(one, two, service=service, first_packet_timeout_ms=50) as worker,
+    ):
+        first = asyncio.ensure_future(ask(worker))
+        await asyncio.wait_for(asked.wait(), 10)
+        assert (await ask(worker, STREAM)).status == 200
+        record = await record_of(worker)
+        assert verdicts(record) == [("sim", "next_target", None), ("two", "done", 200)]
+        assert record["attempts"][0]["error"] == "first_packet_timeout"
+        assert not worker.pipeline._router.cooldowns.cooling()
+        go.set()
+        assert (await first).status == 200
 
 
 async def test_an_answer_that_was_kept_is_not_described_by_the_attempt_after_it() -> None:

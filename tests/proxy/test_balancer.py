@@ -295,6 +295,20 @@ def test_a_target_that_hangs_is_left_while_its_requests_still_wait() -> None:
     assert traffic.requests(PROBE_EVERY_PICKS).count(0) == 1, "one probe, and what it kept waiting is remembered"
 
 
+def test_a_quick_refusal_is_not_charged_with_what_others_wait_for() -> None:
+    traffic = Traffic(0.2, 0.2)
+    traffic.requests(20)
+    balancer, clock = traffic.balancer, traffic.clock
+    balancer.began(0)
+    clock.now_s += 0.19
+    for _ in range(20):
+        balancer.began(0)
+        clock.now_s += 0.01
+        balancer.ended(0, heard=False, lasted_s=0.01)
+    balancer.heard(0, 0.2)
+    assert 30 <= traffic.requests(100).count(0) <= 70
+
+
 def test_a_target_that_hangs_is_silent_however_many_more_go_there() -> None:
     traffic = Traffic(0.2, 0.3)
     traffic.requests(20)

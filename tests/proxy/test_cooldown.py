@@ -260,6 +260,21 @@ def test_what_the_configuration_no_longer_names_is_forgotten(cooldowns: Cooldown
     assert cooldowns.available("qwen")
 
 
+def test_a_probe_that_takes_as_long_as_a_cool_down_no_longer_keeps_others_away(clock: Clock) -> None:
+    cooldowns = Cooldowns(clock)
+    cooldowns.refused("qwen", cooldowns.began("qwen"), DEFAULT, 0.0)
+    slow = cooldowns.began("qwen")
+    assert not cooldowns.available("qwen")
+    clock.now_s += DEFAULT.base_ms / 1000
+    assert cooldowns.available("qwen")
+    probe = cooldowns.began("qwen")
+    assert not cooldowns.available("qwen")
+    cooldowns.released("qwen", slow)
+    assert not cooldowns.available("qwen")
+    cooldowns.succeeded("qwen", probe)
+    assert cooldowns.cooling() == {}
+
+
 class Model:
     """What one subject may do, written down without regard for speed: every attempt is known by name."""
 
@@ -268,6 +283,7 @@ class Model:
         self.until: float | None = None
         self.length_s = 0.0
         self.probe: int | None = None
+        self.probed_at = 0.0
         self.before: set[int] = set()
         """Attempts under way when it began to cool down."""
 
@@ -287,7 +303,9 @@ class AnySchedule(RuleBasedStateMachine):
 
     def _may_probe(self) -> bool:
         model = self.model
-        return model.until is not None and self.clock.now_s >= model.until and model.probe is None
+        if model.until is None or self.clock.now_s < model.until:
+            return False
+        return model.probe is None or self.clock.now_s - model.probed_at >= model.length_s
 
     def _cool(self) -> None:
         model = self.model
@@ -302,7 +320,7 @@ class AnySchedule(RuleBasedStateMachine):
         may_probe = self._may_probe()
         attempt = self.cooldowns.began("qwen")
         if may_probe:
-            self.model.probe = attempt
+            self.model.probe, self.model.probed_at = attempt, self.clock.now_s
         self.running.add(attempt)
         return attempt
 
@@ -315,6 +333,13 @@ class AnySchedule(RuleBasedStateMachine):
         self.cooldowns.succeeded("qwen", attempt)
         self.running.discard(attempt)
         if attempt not in self.model.before:
+            self.model = Model()
+
+    @rule(attempt=attempts)
+    def answer(self, attempt: int) -> None:
+        """It may still fail, or succeed."""
+        self.cooldowns.answered("qwen", attempt)
+        if self.model.until is not None and attempt not in self.model.before:
             self.model = Model()
 
     @rule(attempt=consumes(attempts))
@@ -398,6 +423,8 @@ def test_retry_after(value: bytes, seconds: float) -> None:
         b"Sun, 06 Foo 1994 08:49:37 GMT",
         b"Sun, 99 Nov 1994 08:49:37 GMT",
         b"Sun, 06 Nov 1994 25:00:00 GMT",
+        b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        b"Sun, 06 Nov 1994 08:49:37 +99999999999999",
         b"Sun, 06 Nov 1994 08:49:37 GMT" + b" " * 64,
         b"1" * 65,
         b"\xff:\xff",

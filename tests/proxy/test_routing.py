@@ -95,3 +95,66 @@ def test_a_pick_that_is_passed_over_is_not_busy_either():
     balancer = router._balancer(model_api.name, model_api.routing)
     assert [load.running for load in balancer._loads] == [0, 0]
     plan.close()
+
+
+def passing(keys: list[str]) -> ModelApi:
+    """The callers' own keys go to a service that has some, too, and to a fallback."""
+    document = document_of(
+        "http://127.0.0.1:1",
+        service={"api_keys": keys},
+        model_api={"auth": "passthrough", "fallback": [{"service": "two"}]},
+    )
+    document["services"].append({**document["services"][0], "name": "two"})
+    return compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 1).model_apis[0]
+
+
+def test_the_cool_downs_of_keys_are_not_for_those_who_bring_their_own():
+    router, model_api = Router(), passing(["sk-a", "sk-b"])
+    service = model_api.targets[0].service
+    for key in service.keys:
+        router.cooldowns.refused(key.name, router.cooldowns.began(key.name), service.cooldown, 600.0)
+    cooling = router.cooldowns.cooling()
+    plan = begun(router, model_api)
+    assert plan.choice.target.service is service
+    assert not plan.key_left
+    plan.report(Blame.NONE)
+    plan.succeeded()
+    begun(router, model_api).release()
+    assert set(router.cooldowns.cooling()) == set(cooling) == {"sim/0", "sim/1"}
+
+
+def test_the_last_resort_is_the_key_that_is_back_first():
+    document = document_of("http://127.0.0.1:1", service={"api_keys": ["sk-a", "sk-b", "sk-c"]})
+    model_api = compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 1).model_apis[0]
+    router = Router()
+    for wait_s in (60.0, 20.0, 40.0):
+        begun(router, model_api).report(Blame.KEY, wait_s)
+    assert router.plan(model_api, None).choice.key.name == "sim/1"
+
+
+def test_a_service_that_answers_and_then_breaks_off_fails(model_api: ModelApi):
+    router = Router()
+    for available in (True, False):
+        plan = begun(router, model_api)
+        plan.report(Blame.NONE)
+        plan.report(Blame.SERVICE)
+        plan.close()
+        assert router.cooldowns.available("sim") is available
+
+
+def test_only_an_answer_that_came_to_its_end_makes_up_for_failures(model_api: ModelApi):
+    router = Router()
+    begun(router, model_api).report(Blame.SERVICE)
+    plan = begun(router, model_api)
+    plan.report(Blame.NONE)
+    assert not router.cooldowns.quiet
+    plan.succeeded()
+    assert router.cooldowns.quiet
+
+
+def test_an_attempt_fails_once(model_api: ModelApi):
+    router = Router()
+    plan = begun(router, model_api)
+    for _ in range(2):
+        plan.report(Blame.SERVICE)
+    assert router.cooldowns.available("sim")

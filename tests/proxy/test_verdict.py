@@ -26,7 +26,7 @@ NOBODY, THE_KEY, SERVICE = Blame.NONE, Blame.KEY, Blame.SERVICE
 DIED = {"failure": "upstream_protocol"}
 IDLE = {**DIED, "connection_reused": True}
 STATED = {"response_started": True}
-UNUSABLE: dict[str, Any] = {"failure": "bad_request", "unusable": True}
+UNUSABLE: dict[str, Any] = {"failure": "bad_request", "excused": True}
 
 # what happened → the facts; then the verdict for a call that is replayable, for one that creates a job, for a
 # replayable one whose tape is not whole, and after commit; last, whom it counts against.
@@ -137,7 +137,7 @@ any_facts = st.builds(
     status=st.none() | st.sampled_from((200, 301, 400, 401, 403, 404, 408, 429, 500, 501, 502, 503, 504, 529)),
     error_event=st.booleans(),
     client_left=st.booleans(),
-    unusable=st.booleans(),
+    excused=st.booleans(),
     sent=st.booleans(),
     response_started=st.booleans(),
     connection_reused=st.booleans(),
@@ -196,7 +196,7 @@ def test_keys_and_services_are_blamed_for_what_is_theirs(facts: Facts) -> None:
         assert facts.failure is None
         assert facts.status in KEY_REFUSALS
     if blames is SERVICE:
-        assert facts.failure is None or facts.committed or not facts.unusable
+        assert facts.failure is None or not facts.excused
         assert facts.failure in UPSTREAM_FAILURES or (facts.failure is None and (facts.status or 0) >= 500)
 
 

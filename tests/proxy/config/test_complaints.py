@@ -215,6 +215,8 @@ FITTING: list[Case] = [
     ([("services.0.headers", {"Authorization": "hidden"}), ("services.0.api_keys", []),
       ("model_apis.0.auth", "passthrough")], "services[0].headers.authorization",
      "Model API chat passes the caller's own key on", "leave it out"),
+    ([("services.0.headers", {"X-Api-Key": "hidden"}), ("model_apis.0.auth", "passthrough")],
+     "services[0].headers.x-api-key", "and this one would go with it", "leave it out"),
     ([("limits.max_request_bytes", 1000), ("model_apis.0.max_request_bytes", 1001)], "model_apis[0].max_request_bytes",
      "1001 is above limits.max_request_bytes, 1000", "make this one smaller"),
     ([("model_apis.0.max_request_bytes", 2**30)], "model_apis[0].max_request_bytes", "above", "or that one larger"),
