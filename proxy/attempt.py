@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from observability.observation import Attempt as AttemptRecord
 from observability.observation import now_ns
+from proxy.changes import Changes
 from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
 from proxy.deadline import FirstOutput
@@ -21,6 +22,7 @@ from proxy.exchange import Exchange
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept, first_output, rest
 from proxy.relay import is_stream, open_scanner, relay
+from proxy.rewrite import Rewriter
 from proxy.routing import Choice, Plan
 from proxy.upload import Upload
 from proxy.upstream.connection import Connection
@@ -155,42 +157,36 @@ class Attempt:
 
     async def _answer(self) -> Ended:
         """Connect, send, wait for the head; then relay, or find that another target comes next."""
-        exchange, plan, clock = self._exchange, self._plan, self._clock
+        exchange, plan = self._exchange, self._plan
+        payload, rewriter = exchange.payload, None
+        if exchange.changes is not None:
+            payload, rewriter = self._change(exchange.changes)  # it may fail: before a connection is taken
         connection: Connection | None = None
         try:
             connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
             self._reused = connection.reused
-            if exchange.payload is None and not exchange.body.empty:
-                head = await self._send_large(connection)
+            if payload is None and not exchange.body.empty:
+                head = await self._send_large(connection, rewriter)
             else:
-                self._send_small(connection)
+                self._send_small(connection, payload)
                 began_ns = now_ns()
                 try:
                     head = await connection.read_head()
                 finally:
                     exchange.observation.upstream_ns += now_ns() - began_ns
-            if self._upload is not None:
-                await self._upload.stop()
-                exchange.usage_asked = self._upload.usage_asked
-                self._excused = not connection.request_complete
             self._record.status = exchange.observation.upstream_status = head.status
             held: list[bytes] = []
+            ended: Ended | None = None
             if head.status >= 400:
                 ended = await self._refused(connection, head, held)
-                if ended is not None:
-                    return ended
             else:
-                if (clock is not None or plan.another) and is_stream(head):
+                if (self._clock is not None or plan.another) and is_stream(head):
                     ended = await self._opened(connection, head, held)
-                    if ended is not None:
-                        return ended
-                plan.report(_NOBODY)
-            if clock is not None:
-                clock.stop()
-            if exchange.payload is None:
-                exchange.body.let_go()  # from here on nothing is tried again
-                if not exchange.body.complete:  # answered early: what the client still sends is no request
-                    exchange.keep_alive = False
+                if ended is None:
+                    plan.report(_NOBODY)
+            if ended is not None:
+                return ended
+            self._settle()
             await relay(exchange, connection, head, added_lines(exchange, self._choice.target.service.name), held)
             plan.succeeded()
             self._record.verdict = _VERDICT_DONE
@@ -207,7 +203,26 @@ class Attempt:
                 if connection is not None:
                     self._pool.release(connection)
 
+    def _settle(self) -> None:
+        """The answer goes to the client: from here on nothing is tried again."""
+        if self._clock is not None:
+            self._clock.stop()
+        exchange = self._exchange
+        if exchange.payload is None:
+            exchange.body.let_go()
+            if not exchange.body.complete:  # answered early: what the client still sends is no request
+                exchange.keep_alive = False
+
     # -- request -----------------------------------------------------------------------------------------------------
+
+    def _change(self, changes: Changes) -> tuple[bytes | None, Rewriter | None]:
+        """The small body for this target, or what is to rewrite the large one. TargetUnusableError."""
+        exchange, model = self._exchange, self._choice.target.model
+        payload = exchange.payload
+        if payload:
+            payload, exchange.usage_asked = changes.whole(payload, model)
+            return payload, None
+        return payload, None if exchange.body.empty else changes.rewriter(model)
 
     async def _connect(self) -> Connection:
         began_ns = now_ns()
@@ -219,28 +234,28 @@ class Attempt:
         finally:
             self._exchange.observation.connect_ns += now_ns() - began_ns
 
-    def _send_small(self, connection: Connection) -> None:
+    def _send_small(self, connection: Connection, payload: bytes | None) -> None:
         """Send a request whose body is whole here, or that has none, in one write."""
         exchange = self._exchange
-        payload = exchange.payload
-        if payload and exchange.changes is not None:
-            payload, exchange.usage_asked = exchange.changes.whole(payload, self._choice.target.model)
         connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
         self._sent = True
         request = self._request_head(payload, rewritten=False)
         connection.write(request + payload if payload else request)
         connection.request_complete = True
 
-    async def _send_large(self, connection: Connection) -> ResponseHead:
+    async def _send_large(self, connection: Connection, rewriter: Rewriter | None) -> ResponseHead:
         """Send a request whose body streams; answers the head of the response, which may come before its end."""
         exchange = self._exchange
-        rewriter = None if exchange.changes is None else exchange.changes.rewriter(self._choice.target.model)
         connection.begin(exchange.method.encode("ascii"), self._choice.target.service.idle_timeout_ms)
         self._sent = True
         upload = self._upload = Upload(exchange, connection, rewriter)
         connection.write(self._request_head(None, rewritten=rewriter is not None))
         upload.start()
-        return await upload.read_head()
+        head = await upload.read_head()
+        await upload.stop()  # two waits at once would count twice; and nobody wants the rest of what is refused
+        exchange.usage_asked = upload.usage_asked
+        self._excused = not connection.request_complete
+        return head
 
     def _request_head(self, payload: bytes | None, *, rewritten: bool) -> bytes:
         exchange, service = self._exchange, self._choice.target.service

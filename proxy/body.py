@@ -7,12 +7,14 @@ in memory up to a limit and then in an anonymous file (`proxy.spool`). Peek and 
 Past a limit the tape is lost, not the request: it goes on, only it cannot be sent again.
 """
 
+import errno
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from observability.log import get_logger
 from proxy.errors import GatewayError, TargetUnusableError
+from proxy.spool import append_piece
 
 if TYPE_CHECKING:
     from observability.observation import Observation
@@ -195,7 +197,10 @@ class RequestBody:
         pieces = []
         while piece := await self.read():
             pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) == 1:
+            return pieces[0]
+        self.let_go()  # the pieces: what is answered here is held by the caller
+        return b"".join(pieces)
 
     async def read(self) -> bytes:
         """The next piece: held ones first after a `rewind`, then from the client; b"" at the end."""
@@ -206,6 +211,8 @@ class RequestBody:
             assert self._spool is not None
             try:
                 data = await self._spool.read(self._spool_replay)
+                if not data:
+                    raise OSError(errno.EIO, "the file is shorter than what was written")
             except OSError as error:
                 _log.error("spool_failed", reason=error.strerror)
                 self.lost = "disk"
@@ -267,7 +274,7 @@ class RequestBody:
             return
         in_memory = self._held_bytes + size <= self._memory_limit_bytes and not self._spooled_bytes
         if in_memory and (holding is None or holding.take_memory(size)):
-            self._held.append(data)
+            append_piece(self._held, data)
             self._held_bytes += size
             self._replay = len(self._held)
             return

@@ -10,6 +10,7 @@ from proxy.errors import TargetUnusableError
 from proxy.rewrite import Rewriter, rewriter_of
 
 UNREADABLE: Final = "the request body cannot be read as its content type says"
+NAMED_TWICE: Final = "the request names its model twice"
 
 
 class Changes:
@@ -42,6 +43,7 @@ class Changes:
             return rewriter
         if rewriter.failed:
             raise TargetUnusableError(
-                "bad_request", "the model's name has to be replaced, which a body with Content-Encoding does not allow"
+                "bad_request",
+                "the model's name has to be replaced, which takes a body that is JSON or a form, and not encoded",
             )
         return None

@@ -12,10 +12,10 @@ import orjson
 
 from observability import names
 from observability.observation import Attempt as AttemptRecord
-from observability.scanners import request_scanner
+from observability.scanners import reads_alike, request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
-from proxy.changes import UNREADABLE, Changes
+from proxy.changes import NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError
 from proxy.exchange import Exchange
@@ -193,8 +193,11 @@ class Pipeline:
         if ask_usage or model_api.rewrites:
             exchange.changes = Changes(content_type, encoding, ask_usage=ask_usage)
         exchange.model_matters = model_api.needs_model or model_api.rewrites
-        if exchange.model_matters and scanner.model_duplicated:
-            raise GatewayError("bad_request", "the request names its model twice")
+        if exchange.model_matters:
+            if scanner.model_duplicated:
+                raise GatewayError("bad_request", NAMED_TWICE)
+            if not reads_alike(content_type):
+                raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
         if model_api.needs_model and scanner.failed:  # what follows may name another model to whoever reads it
             raise GatewayError("bad_request", UNREADABLE)
         if model_api.needs_model and scanner.model_seen and not scanner.model_valid:

@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from observability.scanners import is_form, is_json, media_type
 from observability.wire.json_fields import VALUE_BYTES_MAX, JsonFields
 from observability.wire.json_paths import Field, Path, Paths
 from observability.wire.multipart_fields import MultipartFields, boundary_of
@@ -280,15 +281,18 @@ class MultipartRewriter(Rewriter):
 def rewriter_of(content_type: str, content_encoding: str, *, model: str | None, ask_usage: bool) -> Rewriter:
     """The rewriter for a body; the head's fields as received. `model`: to be written, None to leave it as it is.
 
-    An encoded body passes unchanged, and has `failed` from the start where a model was to be written.
+    A body that is encoded, or neither JSON nor a form with parts, passes unchanged, and has `failed` from the start
+    where a model was to be written.
     """
-    if content_encoding.strip().lower() not in ("", "identity"):
-        unchanged = Rewriter()
-        unchanged.failed = model is not None
-        return unchanged
-    if content_type[:10].lower() == "multipart/":
-        return Rewriter() if model is None else MultipartRewriter(model, boundary_of(content_type))
-    return BodyRewriter(model, ask_usage)
+    kind = media_type(content_type)
+    if content_encoding.strip().lower() in ("", "identity"):
+        if is_json(kind):
+            return BodyRewriter(model, ask_usage)
+        if model is not None and is_form(kind):
+            return MultipartRewriter(model, boundary_of(content_type))
+    unchanged = Rewriter()
+    unchanged.failed = model is not None
+    return unchanged
 
 
 def _asking(options: bytes) -> bytes | None:

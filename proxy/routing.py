@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from proxy.balancer import Balancer
 from proxy.config.snapshot import ModelApi
 from proxy.config.targets import ByModel, ByWeight, Key, Service, Single, Target
+from proxy.config.values import MODEL_CHARACTERS_MAX
 from proxy.cooldown import Cooldowns
 from proxy.errors import GatewayError
 from proxy.verdict import Blame, Verdict
@@ -286,7 +287,8 @@ class Plan:
 def _chosen(routing: ByModel, model_api: ModelApi, model: str | None) -> Target:
     if model is None:
         raise GatewayError("model_missing", f"Model API {model_api.name} routes by model, and the request names none")
-    target = routing.choose(model)
+    # no name is as long as a pattern may be; each pattern would be tried on all of it
+    target = routing.choose(model) if len(model) <= MODEL_CHARACTERS_MAX else None
     if target is None:
         shown = ascii(model[:MODEL_SHOWN_CHARACTERS])
         known = ", ".join(pattern for pattern, _ in routing.choices[:8])

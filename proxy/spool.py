@@ -8,6 +8,7 @@ more waits with them. Linux.
 """
 
 import asyncio
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -29,6 +30,8 @@ THREADS: Final = 4
 
 _HELD_DISK: Final = int(Cell.HELD_DISK_BYTES)
 _HELD_MEMORY: Final = int(Cell.HELD_MEMORY_BYTES)
+JOIN_BYTES: Final = 4096
+"""Of tiny pieces that are put together; copying them takes 0.1 µs each."""
 
 
 class Holding:
@@ -85,6 +88,14 @@ class Holding:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def append_piece(pieces: list[bytes], data: bytes) -> None:
+    """Add to what is held. Tiny pieces are put together: one of 2 bytes takes 44, and some clients send no others."""
+    if pieces and len(pieces[-1]) < JOIN_BYTES and len(data) < JOIN_BYTES:
+        pieces[-1] += data
+    else:
+        pieces.append(data)
+
+
 class Spool:
     """One body's file: append, read from anywhere, close. One caller at a time."""
 
@@ -104,7 +115,7 @@ class Spool:
         """Add to the end. Waits while QUEUE_BYTES are on their way. OSError (disk full) of this or an earlier piece."""
         if self._error is not None:
             raise self._error
-        self._gathered.append(data)
+        append_piece(self._gathered, data)
         self._gathered_bytes += len(data)
         if self._gathered_bytes >= WRITE_BYTES:
             self._write()
@@ -146,8 +157,9 @@ class Spool:
     def _on_written(self, write: "asyncio.Future[None]", size: int) -> None:
         self._writes.discard(write)
         self._queued_bytes -= size
-        if not write.cancelled() and isinstance(error := write.exception(), OSError):
-            self._error = error
+        error = asyncio.CancelledError() if write.cancelled() else write.exception()
+        if error is not None:  # whatever it is, there is a hole in the file now
+            self._error = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
         self._close_when_unused()
 
     def _on_read(self, read: "asyncio.Future[bytes]") -> None:

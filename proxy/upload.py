@@ -7,7 +7,8 @@ that neither side is read faster than the other takes.
 import asyncio
 
 from observability.observation import now_ns
-from proxy.changes import UNREADABLE
+from observability.scanners import RequestScanner
+from proxy.changes import NAMED_TWICE, UNREADABLE
 from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.rewrite import Rewriter
@@ -76,11 +77,9 @@ class Upload:
         body, rewriter, scanner = exchange.body, self._rewriter, exchange.observation.request_scanner
         try:
             while data := await body.read():
-                if exchange.model_matters and scanner is not None:
-                    if scanner.model_duplicated:
-                        raise GatewayError("bad_request", "the request names its model twice")
-                    if scanner.failed:
-                        raise GatewayError("bad_request", UNREADABLE)
+                if body.complete and scanner is not None:
+                    scanner.end()
+                self._look(scanner)
                 if rewriter is None:
                     self._write((data,))
                 else:
@@ -89,13 +88,14 @@ class Upload:
                 await self._drain()
                 if connection.head_ready:
                     return
+            if scanner is not None:
+                scanner.end()
+                self._look(scanner)
             if rewriter is not None:
                 self._write(rewriter.end())
                 self._check(rewriter)
             if self._chunked:
                 connection.write(b"0\r\n\r\n")
-            if scanner is not None and not scanner.complete:
-                scanner.end()
             connection.request_complete = True
             self._done_ns = now_ns()
             if body.clock is not None:
@@ -104,6 +104,16 @@ class Upload:
             if not self._stopping:  # an answer that came early is still to be relayed
                 connection.abort()  # wakes the wait for the head, which looks here for the reason
             raise
+
+    def _look(self, scanner: RequestScanner | None) -> None:
+        """Before anything more is sent: may there be another model than the one that decided?"""
+        route = self._exchange.route
+        if scanner is None or route is None or not self._exchange.model_matters:
+            return
+        if scanner.model_duplicated:
+            raise GatewayError("bad_request", NAMED_TWICE)
+        if scanner.failed and route.model_api.needs_model:  # else the rewriter, where there is one, says so
+            raise GatewayError("bad_request", UNREADABLE)
 
     def _check(self, rewriter: Rewriter) -> None:
         """A body that cannot be read to its end may name the model once more where nobody looks."""

@@ -15,8 +15,18 @@ from observability.wire.decode import Decoder, UnreadableEncodingError
 from observability.wire.json_paths import Paths
 from observability.wire.multipart_fields import boundary_of
 
-__all__ = ["RequestScanner", "Scanner", "media_type", "request_scanner", "response_scanner"]
+__all__ = [
+    "RequestScanner",
+    "Scanner",
+    "is_form",
+    "is_json",
+    "media_type",
+    "reads_alike",
+    "request_scanner",
+    "response_scanner",
+]
 
+_PLAIN_CHARSETS = frozenset(("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1"))
 _CACHED_TYPE_CHARS_MAX = 48
 """Of a content type: `application/json; charset=utf-8` has 31 characters, a form with its boundary 60 and more."""
 
@@ -82,7 +92,7 @@ def request_scanner(protocol: str, operation: str, content_type: str, content_en
 def _request_reading(protocol: str, content_type: str) -> tuple[Paths | None, bool]:
     """What is wanted of JSON; and whether the body is a form that is read."""
     kind = media_type(content_type)
-    return request.paths_of(protocol) if _is_json(kind) else None, _is_form(kind) and request.has_forms(protocol)
+    return request.paths_of(protocol) if is_json(kind) else None, is_form(kind) and request.has_forms(protocol)
 
 
 @lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry
@@ -94,7 +104,7 @@ def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing
         return None, None
     if kind == "text/event-stream":
         return SseScanner, reader
-    return (JsonScanner, reader) if _is_json(kind) else (None, None)
+    return (JsonScanner, reader) if is_json(kind) else (None, None)
 
 
 class _ErrorPage(Scanner):
@@ -113,10 +123,23 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _is_form(kind: str) -> bool:
+def reads_alike(content_type: str) -> bool:
+    """Do all servers read the text as we do? A charset in which other bytes are ASCII (utf-7, utf-16) may say other
+    things to those that heed it, as aiohttp does for JSON."""
+    if "charset" not in content_type.lower():
+        return True
+    _, *parameters = content_type.lower().split(";")
+    values = [
+        value.strip(" \t\"'") for name, _, value in (one.partition("=") for one in parameters) if "charset" in name
+    ]
+    return _PLAIN_CHARSETS.issuperset(values)
+
+
+def is_form(kind: str) -> bool:
+    """Of a form whose parts are read."""
     return kind == "multipart/form-data"
 
 
-def _is_json(kind: str) -> bool:
+def is_json(kind: str) -> bool:
     """A missing type counts: small internal servers leave it out, and these operations answer with nothing else."""
     return kind in ("", "application/json") or kind.endswith("+json")

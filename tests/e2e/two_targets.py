@@ -47,13 +47,19 @@ class Answer(NamedTuple):
     body: bytes
 
 
-async def ask(worker: FakeWorker, body: bytes = CHAT, *lines: bytes, path: bytes = b"/v1/chat/completions") -> Answer:
+async def ask(
+    worker: FakeWorker,
+    body: bytes = CHAT,
+    *lines: bytes,
+    path: bytes = b"/v1/chat/completions",
+    kind: bytes = b"application/json",
+) -> Answer:
     head = b"\r\n".join(
         (
             b"POST " + path + b" HTTP/1.1",
             b"Host: gateway.test",
             b"Authorization: Bearer " + KEY.encode(),
-            b"Content-Type: application/json",
+            b"Content-Type: " + kind,
             b"Content-Length: %d" % len(body),
             b"Connection: close",
             *lines,

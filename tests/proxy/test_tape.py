@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import tracemalloc
 from collections import deque
 from pathlib import Path
 
@@ -131,9 +132,9 @@ async def test_what_only_the_peek_needed_is_let_go_where_the_live_rest_begins(wo
     await body.peek(lambda: body._content.reads == 30)
     body.hold_no_more()
     held = sum(worker.held)
-    pieces = [await body.read() for _ in range(5)]
+    first = await body.read()
     assert sum(worker.held) == held > 1000
-    assert b"".join(pieces) + await rest_of(body) == WHOLE
+    assert first + await rest_of(body) == WHOLE
     assert (worker.held, body.held_whole, body.lost) == ((0, 0), False, None)
 
 
@@ -149,6 +150,48 @@ async def test_a_disk_that_fails_when_it_is_read_takes_the_tape_with_it(worker: 
     with pytest.raises(TargetUnusableError, match="the disk for held request bodies failed"):
         await rest_of(body)
     assert (worker.held, body.held_whole, body.lost) == ((0, 0), False, "disk")
+
+
+@pytest.mark.parametrize("disk_bytes", [0, 1 << 24])
+async def test_tiny_pieces_take_no_more_than_they_count(worker: Worker, disk_bytes: int):
+    pieces = [b"%02d" % (number % 100) for number in range(50_000)]
+    body = worker.body(pieces, memory_bytes=0 if disk_bytes else 1 << 20, disk_bytes=disk_bytes)
+    tracemalloc.start()
+    await rest_of(body)
+    taken_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken_bytes < 4 * 100_000  # 4.4 MB as pieces of their own
+    body.rewind()
+    assert await rest_of(body) == b"".join(pieces)
+    body.let_go()
+
+
+async def test_a_file_that_is_shorter_than_what_was_written_is_a_failure(worker: Worker):
+    body = worker.body([b"x" * 300_000] * 5)
+    await rest_of(body)
+    body.rewind()
+    await body.read()
+    os.ftruncate(body._spool._descriptor, 1000)
+    with pytest.raises(TargetUnusableError):
+        await rest_of(body)
+
+
+async def test_a_write_that_fails_in_any_way_loses_the_tape(worker: Worker, monkeypatch):
+    def fail(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("os.pwritev", fail)
+    pieces = [b"x" * 200_000] * 12
+    body = worker.body(pieces)
+    assert await rest_of(body) == b"".join(pieces)
+    assert (body.lost, worker.held) == ("disk", (0, 0))
+
+
+async def test_a_small_body_in_several_pieces_is_held_once(worker: Worker):
+    body = worker.body([b"x" * 30_000] * 2)
+    assert len(await body.read_whole()) == 60_000
+    assert worker.held == (0, 0)
+    assert not body._held
 
 
 @settings(max_examples=60, deadline=None)
