@@ -96,7 +96,7 @@ class MultipartFields:
         self._names = {name.encode(): name for name in names}
         self._delimiter = b"\r\n--" + boundary
         self._value_bytes_max = value_bytes_max
-        self._state = _CONTENT  # of the preamble, as if a line had just ended
+        self._state = _CONTENT  # of nothing, as if a line had just ended
         self._carry = b"\r\n"  # the end of the content that was fed, as long as a delimiter less a byte at most
         self._head = bytearray()  # of the part that begins, from behind the boundary
         self._head_start = 0
@@ -182,6 +182,8 @@ class MultipartFields:
         self._parts += 1
         if not preceded or self._parts > PARTS_MAX:
             return self._fail(data)
+        if self._parts == 1 and self.offset + at > 2:  # Tornado reads what stands before all parts as one of them
+            return self._fail(data)
         if self.open_name is not None:
             end = self.offset + at - 2
             size = end - self._content_start
@@ -256,7 +258,7 @@ class MultipartFields:
         self._length = None
         padding, *lines = head.split(b"\r\n")[:-1]
         at = self._head_start + len(padding) + 2
-        if padding.strip(b" \t") or self._delimiter[2:] in head:
+        if padding.strip(b" \t") or self._delimiter[2:] in head or not _is_utf_8(head):
             return None
         for line in lines:
             name, colon, value = line.partition(b":")
@@ -342,13 +344,22 @@ def _charset_of(content_type: bytes) -> bytes | None:
     return charset if charset in _CHARSETS else None
 
 
+def _is_utf_8(head: bytes) -> bool:
+    """Werkzeug gives a form without fields where it is not, Starlette takes it for Latin-1."""
+    try:
+        head.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _meant(name: bytes) -> bytes:
     """The field that lenient servers could take a name for.
 
     Django strips white space (of any alphabet), PHP also takes `'` for quotes and `model[0]` for `model`, and
     frameworks that fill in objects ignore the case.
     """
-    text = name.decode(errors="ignore").partition("[")[0]
+    text = name.decode().partition("[")[0]
     return text.strip().strip("'").strip().lower().encode()
 
 
