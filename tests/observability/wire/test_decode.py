@@ -117,6 +117,23 @@ def test_the_ratio_is_the_same_for_any_chunking(zeros: int, before: int, at: lis
     assert failed in ([True] * 3, [False] * 3)
 
 
+@pytest.mark.parametrize(
+    ("item", "count", "failed"), [(b'{"id":%d,"ok":true},', 3000, False), (b"[[]],", 40_000, True)]
+)
+def test_requests_may_unfold_less_than_responses(item: bytes, count: int, failed: bool) -> None:
+    rows = b"".join(item % number if b"%" in item else item for number in range(count))
+    body = gzip.compress(b'{"model":"m","rows":[' + rows + b"0]}")
+    decoder = Decoder("gzip")
+    assert sum(map(len, decoder.feed(body))) > 60_000
+    assert decoder.complete
+    for pieces in ([body], byte_by_byte(body)):
+        scanner = request_scanner("openai", "chat.completions", "application/json", "gzip")
+        for piece in pieces:
+            scanner.feed(piece)
+        scanner.end()
+        assert (scanner.complete, scanner.failed) == (not failed, failed)
+
+
 def test_a_second_model_in_another_member_is_found() -> None:
     first, second = gzip.compress(b'{"model":"allowed"'), gzip.compress(b',"model":"late"}')
     for pieces in ([first + bytes(8) + second], [first, bytes(8) + second], byte_by_byte(first + bytes(8) + second)):
