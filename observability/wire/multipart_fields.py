@@ -1,12 +1,13 @@
 """Reads chosen form fields out of one multipart/form-data body that passes by in pieces, without holding it.
 
-How it works: the content of a part is jumped over by looking for the next delimiter with `bytes.find`, so a file costs
-0.15 ns a byte; of a piece only what may be the beginning of a delimiter is kept for the next. The head of each part is
-held, up to `HEAD_BYTES_MAX`, and the value of a wanted field up to `value_bytes_max`.
+How it works: the content of a part is jumped over by looking for the next `--boundary` with `bytes.find`, so a file
+costs 0.15 ns a byte; of a piece only as many bytes are kept for the next as may be the beginning of a delimiter. The
+head of each part is held, up to `HEAD_BYTES_MAX`, and the value of a wanted field up to `value_bytes_max`.
 
-Servers disagree on sloppy bodies: bare line feeds, text behind a boundary, two names in one part, quotes hidden in
-file names. Who may ask for which model must not depend on whose reading is right, so whatever has two readings makes
-the scanner fail (`failed`); it never raises. Sources: RFC 2046 5.1 (framing), RFC 7578 (form-data).
+Servers disagree on sloppy bodies: boundaries within a line or behind the end, bare line feeds, text behind a boundary,
+two names in one part, names with spaces, quotes hidden in file names, charsets. Who may ask for which model must not
+depend on whose reading is right, so whatever has two readings makes the scanner fail (`failed`); it never raises.
+Sources: RFC 2046 5.1 (framing), RFC 7578 (form-data).
 """
 
 import re
@@ -27,7 +28,13 @@ _PARAMETER = re.compile(
 _NAMES = re.compile(rb"(?<![0-9a-z_\-])name\s*(?:\*[0-9*]*+\s*)?=", re.IGNORECASE)
 _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PADDING = re.compile(rb"[ \t]*+")
-_PLAIN = (b"7bit", b"8bit", b"binary")
+_CONTROL = re.compile(rb"[\0-\x08\n-\x1f\x7f]")
+_PLAIN = (b"", b"7bit", b"8bit", b"binary")
+_UTF_8 = (b"utf-8", b"utf8")
+_CHARSETS = (*_UTF_8, b"us-ascii", b"iso-8859-1")
+"""Read alike while all is ASCII. Java clients write the last; utf-7 and utf-16 turn other bytes into a name."""
+_NESTED = (b"multipart/", b"message/")
+_READ_ONCE = (b"content-disposition", b"content-length", b"content-transfer-encoding", b"content-type")
 
 _CR, _LF, _DASH = b"\r\n-"
 _CONTENT, _HEAD, _CLOSING, _EPILOGUE = range(4)
@@ -51,13 +58,14 @@ class MultipartFields:
     """One pass over one body: `feed` its pieces in order, then read the attributes at any time."""
 
     __slots__ = (
+        "_ascii_only",
         "_carry",
         "_content_start",
+        "_delimiter",
         "_head",
         "_head_start",
         "_length",
         "_names",
-        "_needle",
         "_parts",
         "_seen",
         "_state",
@@ -72,7 +80,7 @@ class MultipartFields:
     )
 
     def __init__(self, boundary: bytes, names: Collection[str], *, value_bytes_max: int = VALUE_BYTES_MAX) -> None:
-        """`boundary`: as `boundary_of` gives it. `names`: of the wanted fields."""
+        """`boundary`: as `boundary_of` gives it. `names`: of the wanted fields, in lower case."""
         self.fields: list[FormField] = []
         """What was found so far, in the order of the body; at most PARTS_MAX."""
         self.duplicates: set[str] = set()
@@ -86,16 +94,17 @@ class MultipartFields:
         self.open_name: str | None = None
         """Of the wanted field whose value has begun and not ended."""
         self._names = {name.encode(): name for name in names}
-        self._needle = b"\n--" + boundary
+        self._delimiter = b"\r\n--" + boundary
         self._value_bytes_max = value_bytes_max
-        self._state = _CONTENT  # of the preamble, as if a line had just ended
-        self._carry = b"\r\n"  # the end of what was fed, where it may begin a delimiter
+        self._state = _CONTENT  # of nothing, as if a line had just ended
+        self._carry = b"\r\n"  # the end of the content that was fed, as long as a delimiter less a byte at most
         self._head = bytearray()  # of the part that begins, from behind the boundary
         self._head_start = 0
         self._parts = 0
         self._seen: set[str] = set()
         self._content_start = 0
-        self._value: bytearray | None = None  # of the open field; None where there is none, or too much of it
+        self._value: bytearray | None = None  # of the open field, and what of the delimiter came; None: none is kept
+        self._ascii_only = False  # the open field says a charset in which other characters would be others
         self._length: tuple[int, int] | None = None
 
     @property
@@ -132,57 +141,62 @@ class MultipartFields:
         return len(data)
 
     def _content(self, data: bytes, pos: int) -> int:
-        needle, carry = self._needle, self._carry
-        if carry:
-            joined = carry + data[pos : pos + len(needle)]
-            at = joined.find(needle)
-            if 0 <= at <= 1:
-                return self._delimiter(data, pos - len(carry) + at, preceded=joined[:at] == b"\r")
-            self._carry = b""
-            if (b"\r" + needle).startswith(joined) or needle.startswith(joined):
-                self._carry = joined
-                return len(data)
-            if self._value is not None:
-                self._keep(carry, self.offset + pos - len(carry))
-        at = data.find(needle, pos)
-        if at >= 0:
-            preceded = at > 0 and data[at - 1] == _CR
-            if self._value is not None:
-                self._keep(data[pos : at - preceded], self.offset + pos)
-            return self._delimiter(data, at, preceded=preceded)
-        # A delimiter that goes on in the next piece begins at the last line feed, or at the last byte.
-        stop = len(data)
-        line = data.rfind(b"\n", max(pos, stop - len(needle)))
-        if line >= 0 and needle.startswith(data[line:]):
-            stop = line - (line > pos and data[line - 1] == _CR)
-        elif data[-1] == _CR:
-            stop -= 1
-        self._carry = data[stop:]
+        at = self._search(data, pos)
         if self._value is not None:
-            self._keep(data[pos:stop], self.offset + pos)
+            # with what may be the beginning of the delimiter, which is cut off when it is over
+            room = self._value_bytes_max + len(self._delimiter) - len(self._value)
+            self._value += data[pos : min(pos + room, len(data))]
+        if at is not None:
+            joined = self._carry + data[pos : pos + 2]
+            before = joined[: len(self._carry) + at - pos] if at < pos + 2 else data[at - 2 : at]
+            return self._begin_head(data, at, preceded=before.endswith(b"\r\n"))
+        self._carry = self._tail(data, pos)
+        if self._value is not None:
+            begun = self._carry[self._carry.rfind(b"\r") :]
+            certain = self.offset + len(data) - self._content_start
+            certain -= len(begun) if self._delimiter.startswith(begun) else 0
+            if certain > self._value_bytes_max:
+                self._value = None
         return len(data)
 
-    def _keep(self, content: bytes, start: int) -> None:
-        """Take bytes of the content; those before its beginning are the end of the head."""
-        assert self._value is not None
-        self._value += content[max(0, self._content_start - start) :][: self._value_bytes_max + 1]
-        if len(self._value) > self._value_bytes_max:
-            self._value = None
+    def _search(self, data: bytes, pos: int) -> int | None:
+        """Where the next `--boundary` begins; in an earlier piece: below `pos`, counted back from there.
 
-    def _delimiter(self, data: bytes, at: int, *, preceded: bool) -> int:
-        """The needle stands at `at`, which may be in an earlier piece."""
+        Wherever it stands. Only at the beginning of a line it is a delimiter, but there are servers that take it for
+        one within a line (Django), or behind a bare CR (Werkzeug), and a file that has it by chance does not exist.
+        """
+        dashes = self._delimiter[2:]
+        at = (self._carry + data[pos : pos + len(dashes) - 1]).find(dashes)
+        if at >= 0:
+            return pos - len(self._carry) + at
+        at = data.find(dashes, pos)
+        return at if at >= 0 else None
+
+    def _tail(self, data: bytes, pos: int) -> bytes:
+        """What has to be kept of the content: a delimiter may have begun in it."""
+        size = len(self._delimiter) - 1
+        return data[-size:] if len(data) - pos >= size else (self._carry + data[pos:])[-size:]
+
+    def _begin_head(self, data: bytes, at: int, *, preceded: bool) -> int:
+        """`--boundary` begins at `at`, which may be in an earlier piece. `preceded`: by the end of a line."""
         self._parts += 1
         if not preceded or self._parts > PARTS_MAX:
             return self._fail(data)
+        if self._parts == 1 and self.offset + at > 2:  # Tornado reads what stands before all parts as one of them
+            return self._fail(data)
         if self.open_name is not None:
-            raw = None if self._value is None else bytes(self._value)
-            end = self.offset + at - 1
+            end = self.offset + at - 2
+            size = end - self._content_start
+            raw = None if self._value is None or size > self._value_bytes_max else bytes(self._value[:size])
+            if self._ascii_only and raw is not None and not raw.isascii():
+                return self._fail(data)
             self.fields.append(FormField(self.open_name, raw, self._content_start, end, self._length))
             self.open_name = self._value = None
         self._carry = b""
         self._state = _HEAD
-        self._head_start = self.offset + at + len(self._needle)
-        return at + len(self._needle)
+        pos = at + len(self._delimiter) - 2
+        self._head_start = self.offset + pos
+        return pos
 
     def _in_head(self, data: bytes, pos: int) -> int:
         head = self._head
@@ -207,45 +221,59 @@ class MultipartFields:
         self._content_start = self._head_start + at + 4
         if not self._begin_part(lines):
             return self._fail(data)
-        self._carry = b"\n"  # a delimiter right behind the head is none to some servers: it fails as a bare line feed
+        self._carry = b""  # the end of the head is no part of a delimiter: some servers see none right behind a head
         self._state = _CONTENT
         return pos + at + 4 - before
 
     def _begin_part(self, head: bytes) -> bool:
         """Read the head of a part, from behind the boundary to its last line end. False: it is not to be trusted."""
-        disposition: bytes | None = None
-        plain, self._length = True, None
-        padding, *lines = head.split(b"\r\n")[:-1]
-        at = self._head_start + len(padding) + 2
-        if padding.strip(b" \t") or self._needle in head:
+        values = self._values_of(head)
+        # without a disposition the head may be what some servers take for an empty one, and the real one stands behind
+        if values is None or b"content-disposition" not in values:
             return False
-        for line in lines:
-            name, colon, value = line.partition(b":")
-            if not colon or not _FIELD_NAME.fullmatch(name) or b"\n" in value or b"\r" in value or b"\0" in value:
-                return False
-            key = name.lower()
-            if key == b"content-disposition":
-                if disposition is not None:
-                    return False
-                disposition = value.strip(b" \t")
-            elif key == b"content-length" and value.strip(b" \t").isdigit():
-                start = at + len(line) - len(value.lstrip(b" \t"))
-                self._length = (start, start + len(value.strip(b" \t")))
-            elif key == b"content-transfer-encoding":
-                plain = value.strip(b" \t").lower() in _PLAIN
-            at += len(line) + 2
-        parameters = _parameters(disposition) if disposition is not None else {}
-        if parameters is None:
+        disposition = values[b"content-disposition"]
+        parameters = _parameters(disposition)
+        charset = _charset_of(values.get(b"content-type", b""))
+        if parameters is None or charset is None:
             return False
         name = parameters.get(b"name", b"")
         self.open_name = self._names.get(name)
-        if self.open_name is not None:
-            if self.open_name in self._seen:
-                self.duplicates.add(self.open_name)
-            self._seen.add(self.open_name)
-            is_file = not {b"filename", b"filename*"}.isdisjoint(parameters)
-            self._value = bytearray() if plain and not is_file else None
+        if self.open_name is None:
+            meant = _meant(name)
+            return meant != b"_charset_" and meant not in self._names
+        if disposition.partition(b";")[0].strip().lower() != b"form-data":
+            return False
+        if self.open_name in self._seen:
+            self.duplicates.add(self.open_name)
+        self._seen.add(self.open_name)
+        is_file = not {b"filename", b"filename*"}.isdisjoint(parameters)
+        is_plain = values.get(b"content-transfer-encoding", b"").lower() in _PLAIN
+        self._value = bytearray() if is_plain and not is_file else None
+        self._ascii_only = charset not in _UTF_8
         return True
+
+    def _values_of(self, head: bytes) -> dict[bytes, bytes] | None:
+        """The fields of a head that are read; None where one comes twice or a line is none. Notes `_length`."""
+        values: dict[bytes, bytes] = {}
+        self._length = None
+        padding, *lines = head.split(b"\r\n")[:-1]
+        at = self._head_start + len(padding) + 2
+        if padding.strip(b" \t") or self._delimiter[2:] in head or not _is_utf_8(head):
+            return None
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            if not colon or not _FIELD_NAME.fullmatch(name) or _CONTROL.search(value):
+                return None
+            key = name.lower()
+            if key in _READ_ONCE:
+                if key in values:
+                    return None
+                values[key] = value.strip(b" \t")
+                if key == b"content-length" and values[key].isdigit():
+                    start = at + len(line) - len(value.lstrip(b" \t"))
+                    self._length = (start, start + len(values[key]))
+            at += len(line) + 2
+        return values
 
     def _closing(self, data: bytes, pos: int) -> int:
         match = _PADDING.match(data, pos)
@@ -258,6 +286,9 @@ class MultipartFields:
         return pos
 
     def _epilogue(self, data: bytes, pos: int) -> int:
+        if self._search(data, pos) is not None:  # Django and Tornado read parts behind the end, too
+            return self._fail(data)
+        self._carry = self._tail(data, pos)
         return len(data)
 
     _STEPS: ClassVar[tuple[Callable[["MultipartFields", bytes, int], int], ...]] = (
@@ -271,7 +302,8 @@ class MultipartFields:
 def boundary_of(content_type: str) -> bytes | None:
     """The boundary of a multipart/form-data content type; None where it is another type, or has no clear boundary.
 
-    1 to 70 characters of RFC 2046, quoted or not. RFC 2231 pieces (`boundary*0`) and repeated ones are not clear.
+    1 to 70 characters of RFC 2046, quoted or not. RFC 2231 pieces (`boundary*0`) and repeated ones are not clear; nor
+    is a charset such as utf-7, in which servers may read the names of the fields.
     """
     kind, semicolon, rest = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data" or not semicolon or len(rest) > HEAD_BYTES_MAX:
@@ -280,7 +312,9 @@ def boundary_of(content_type: str) -> bytes | None:
         parameters = _parse(b";" + rest.rstrip().encode("ascii"))
     except UnicodeEncodeError:
         return None
-    if parameters is None or any(key.startswith(b"boundary*") for key in parameters):
+    if parameters is None or any(key.startswith((b"boundary*", b"charset*")) for key in parameters):
+        return None
+    if parameters.get(b"charset", b"utf-8").lower() not in _CHARSETS:
         return None
     boundary = parameters.get(b"boundary", b"")
     return boundary if _BOUNDARY.fullmatch(boundary) else None
@@ -296,6 +330,37 @@ def _parameters(disposition: bytes) -> dict[bytes, bytes] | None:
     if parameters is None or len(_NAMES.findall(disposition)) != (b"name" in parameters):
         return None
     return None if b"\\" in parameters.get(b"name", b"") else parameters
+
+
+def _charset_of(content_type: bytes) -> bytes | None:
+    """What a part says of its charset, else utf-8. None where its content could be read in two ways."""
+    kind = content_type.lower()
+    if any(nested in kind for nested in _NESTED):
+        return None
+    if b"charset" not in kind:
+        return _UTF_8[0]
+    parameters = _parse(b";" + kind.partition(b";")[2])
+    charset = None if parameters is None or kind.count(b"charset") > 1 else parameters.get(b"charset")
+    return charset if charset in _CHARSETS else None
+
+
+def _is_utf_8(head: bytes) -> bool:
+    """Werkzeug gives a form without fields where it is not, Starlette takes it for Latin-1."""
+    try:
+        head.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _meant(name: bytes) -> bytes:
+    """The field that lenient servers could take a name for.
+
+    Django strips white space (of any alphabet), PHP also takes `'` for quotes and `model[0]` for `model`, and
+    frameworks that fill in objects ignore the case.
+    """
+    text = name.decode().partition("[")[0]
+    return text.strip().strip("'").strip().lower().encode()
 
 
 def _parse(text: bytes) -> dict[bytes, bytes] | None:

@@ -179,7 +179,7 @@ def form(*fields: tuple[bytes, bytes]) -> bytes:
 FORMS: list[tuple[bytes, dict[str, Any]]] = [
     (
         form(
-            (b'image"; filename="a.png', b"\x89PNG" * 30000),
+            (b'image"; filename="a.png', b"\x89PNG" * 20000),
             (b"model", b"gpt-image-1"),
             (b"n", b"2"),
             (b"size", b"1x1"),

@@ -20,8 +20,12 @@ def part(head: bytes, value: bytes) -> bytes:
     return b"--B0\r\n" + head + b"\r\n\r\n" + value + b"\r\n"
 
 
+def disposition_of(name: bytes) -> bytes:
+    return b'Content-Disposition: form-data; name="' + name + b'"'
+
+
 def field(name: bytes, value: bytes) -> bytes:
-    return part(b'Content-Disposition: form-data; name="' + name + b'"', value)
+    return part(disposition_of(name), value)
 
 
 def disposition(parameters: bytes) -> bytes:
@@ -33,19 +37,22 @@ MODEL = [("model", b"qwen")]
 
 WHOLE: dict[str, tuple[bytes, list[tuple[str, bytes | None]]]] = {
     "fields and a file": (
-        part(FILE, b"\r\n--B\r\n\r--B0 \n\r\n--b0\r\n") + field(b"model", b"qwen") + field(b"n", b"2") + END,
+        part(FILE, b"\r\n--B\r\n\r--B \n\r\n--b0\r\n\r\n-B0-B0") + field(b"model", b"qwen") + field(b"n", b"2") + END,
         [*MODEL, ("n", b"2")],
     ),
     "no end of line at the end": (field(b"model", b"qwen") + b"--B0--", MODEL),
-    "preamble, padding, epilogue": (
-        b"x\r\n" + field(b"model", b"qwen").replace(b"--B0", b"--B0 \t") + b"--B0-- \t\r\n" + field(b"model", b"late"),
+    "end of line, padding, epilogue": (
+        b"\r\n" + field(b"model", b"qwen").replace(b"--B0", b"--B0 \t") + b"--B0-- \t\r\nx--B--b0\r\n-B0",
         MODEL,
     ),
     "nothing": (END, []),
     "empty value": (field(b"model", b"") + END, [("model", b"")]),
     "lines in a value": (field(b"model", b"\r\n\r\r\n-\r\n--\r\n") + END, [("model", b"\r\n\r\r\n-\r\n--\r\n")]),
     "no UTF-8": (field(b"model", b"\xff\0") + END, [("model", b"\xff\0")]),
-    "other names": (field(b"models", b"1") + field(b"Model", b"2") + field(b"model[]", b"3") + END, []),
+    "other names": (
+        field(b"models", b"1") + field(b"mo del", b"2") + field(b"image[]", b"3") + field("型".encode(), b"4") + END,
+        [],
+    ),
     "name in the content of another": (field(b"x", b'Content-Disposition: form-data; name="model"') + END, []),
     "not quoted": (disposition(b"name=n"), [("n", b"q")]),
     "other order, case and spaces": (
@@ -53,8 +60,15 @@ WHOLE: dict[str, tuple[bytes, list[tuple[str, bytes | None]]]] = {
         + END,
         [("n", b"1")],
     ),
-    "no name": (part(b"Content-Disposition: form-data", b"1") + part(b"X: 1", b"2") + END, []),
-    "no head": (b"--B0\r\n\r\n1\r\n" + END, []),
+    "no name": (part(b"Content-Disposition: form-data", b"1") + END, []),
+    "another kind of disposition": (part(b'Content-Disposition: attachment; name="x"', b"1") + END, []),
+    "charsets": (
+        part(b'Content-Type: text/plain; charset="ISO-8859-1"\r\n' + disposition_of(b"model"), b"qwen")
+        + part(disposition_of(b"n") + b"\r\nContent-Type: text/plain; Charset=UTF-8", b"\xc3\xa9")
+        + part(b"Content-Type: text/plain; charset=us-ascii\r\n" + disposition_of(b"x"), b"\xe9")
+        + END,
+        [*MODEL, ("n", b"\xc3\xa9")],
+    ),
     "quotes in a file name": (
         part(b'Content-Disposition: form-data; name="file"; filename="a\\"b\\\\c.png"', b"1") + END,
         [],
@@ -113,6 +127,13 @@ def test_tells_duplicates() -> None:
 
 
 GOOD = field(b"model", b"q") + END
+
+
+def behind(*parts: bytes) -> bytes:
+    """A form with a good model and these parts behind it."""
+    return b"".join((GOOD[: -len(END)], *parts, END))
+
+
 AMBIGUOUS = {
     "bare line feed before the boundary": field(b"x", b"1\n--B0") + END,
     "bare line feed in front of it all": b"\n" + GOOD,
@@ -140,8 +161,55 @@ AMBIGUOUS = {
     "text behind a quote": disposition(b'name="model"x'),
     "an open quote": disposition(b'name="model'),
     "a parameter without a value": disposition(b'name="model"; x'),
+    "a part behind the end": GOOD + GOOD,
+    "a part behind the end, in a line": GOOD + b"x" * 80 + GOOD,
+    "another end": GOOD + b"\r\n" + END,
+    "boundary in a line": behind(field(b"x", b"xx--B0\r\n" + disposition_of(b"model") + b"\r\n\r\nlate")),
+    "boundary in the line of a file": behind(part(FILE, b"x" * 80 + b"--B0")),
+    "boundary with the wrong line end": behind(part(FILE, b"x\n\r--B0")),
+    "boundary behind a carriage return": behind(field(b"x", b"xx\r--B0\r" + disposition_of(b"model") + b"\r\rlate")),
+    "boundary in the value itself": field(b"model", b"q--B0\r\n") + END,
+    "boundary in a line in front of it all": b"junk " + GOOD,
+    "something in front of it all": b"x\r\n" + GOOD,
+    "a part in front of it all": b"x" * 99 + disposition_of(b"model") + b"\r\n\r\nearly\r\n" + GOOD,
+    "a head that is not UTF-8": behind(field(b"\xe5", b"")),
+    "a longer boundary": behind(field(b"x", b"1\r\n--B0B0\r\n")),
+    "no disposition": behind(part(b"Content-Type: text/plain; name=model", b"late")),
+    "a disposition behind an empty head": behind(b"--B0\r\n\r\n" + disposition_of(b"model") + b"\r\n\r\nlate\r\n"),
+    "another disposition": part(b'Content-Disposition: attachment; name="model"', b"q") + END,
+    "a space before a name": behind(field(b" model", b"late")),
+    "a tab behind a name": behind(field(b"model\t", b"late")),
+    "a space of another alphabet": behind(field("\u3000model".encode(), b"late")),
+    "a space of Latin-1": behind(field(b"model\xa0", b"late")),
+    "a name in upper case": behind(field(b"Model", b"late")),
+    "a name in apostrophes": behind(field(b"'model'", b"late")),
+    "a name with an index": behind(field(b"model[0]", b"late")),
+    "a line end of another alphabet in a head": behind(part(disposition_of(b"x") + b"\r\nX: 1\x1cY: 2", b"")),
+    "two transfer encodings": part(
+        disposition_of(b"model") + b"\r\nContent-Transfer-Encoding: base64\r\ncontent-transfer-encoding: 7bit", b"bQ=="
+    )
+    + END,
+    "two types": behind(part(b"Content-Type: text/plain\r\nContent-Type: text/plain\r\n" + disposition_of(b"x"), b"")),
+    "two lengths": part(b"Content-Length: 1\r\nContent-Length: 2\r\n" + disposition_of(b"model"), b"q") + END,
+    "parts in a part": behind(part(disposition_of(b"x") + b"\r\nContent-Type: Multipart/Mixed; boundary=i", b"")),
+    "a message in a part": behind(part(disposition_of(b"x") + b"\r\nContent-Type: message/rfc822", b"")),
+    "utf-7": part(disposition_of(b"model") + b"\r\nContent-Type: text/plain; charset=utf-7", b"+AGY-") + END,
+    "utf-16 elsewhere": behind(part(disposition_of(b"x") + b'\r\nContent-Type: text/plain;CharSet="utf-16"', b"")),
+    "two charsets": behind(
+        part(disposition_of(b"x") + b'\r\nContent-Type: text/plain; x="; charset=utf-7"; charset=utf-8', b"")
+    ),
+    "a charset in pieces": behind(part(disposition_of(b"x") + b"\r\nContent-Type: text/plain; charset*0=utf-7", b"")),
+    "a charset of an unclear type": behind(
+        part(disposition_of(b"x") + b"\r\nContent-Type: a/b; x y; charset=utf-8", b"")
+    ),
+    "a value that is another in its charset": part(
+        disposition_of(b"model") + b"\r\nContent-Type: text/plain; charset=iso-8859-1", b"\xc3\xa9"
+    )
+    + END,
+    "a charset of the form": behind(field(b"_charset_", b"utf-7")),
+    "a charset of the form, in other letters": behind(field(b" _Charset_", b"utf-7")),
     "a head without end": b"--B0\r\nX: " + b"x" * HEAD_BYTES_MAX + b"\r\n\r\n",
-    "too many parts": b"--B0\r\n\r\n\r\n" * (PARTS_MAX + 1),
+    "too many parts": field(b"x", b"") * (PARTS_MAX + 1),
 }
 
 
@@ -153,6 +221,8 @@ def test_bodies_that_servers_read_differently_fail(body: bytes) -> None:
     assert whole.part_start is None
     assert [found for found in whole.fields if found.name == "model"] in ([], scan([GOOD]).fields)
     assert facts(scan(byte_by_byte(body))) == facts(whole)
+    for at in range(max(0, len(body) - 300), len(body)):
+        assert facts(scan([body[:at], body[at:]])) == facts(whole)
     assert facts(scan([body, GOOD])) == (*facts(whole)[:5], len(body + GOOD), *facts(whole)[6:])
 
 
@@ -160,7 +230,7 @@ def test_the_limits_are_what_they_say() -> None:
     head = b'Content-Disposition: form-data; name="n"; x='
     longest = head + b"x" * (HEAD_BYTES_MAX - len(head) - 5)
     assert scan([part(longest, b"1") + END]).complete
-    assert scan([b"--B0\r\n\r\n\r\n" * (PARTS_MAX - 1) + END]).complete
+    assert scan([field(b"x", b"") * (PARTS_MAX - 1) + END]).complete
 
 
 @pytest.mark.parametrize("body", [GOOD[:-4], GOOD[:-8], GOOD[:30], b"", b"x", b"--B"])
@@ -245,14 +315,17 @@ def test_a_file_in_the_place_of_a_value_is_known_at_once() -> None:
 
 def test_finds_the_length_that_a_part_says_it_has() -> None:
     body = part(b'content-length: 4 \r\nContent-Disposition: form-data; name="model"', b"qwen") + END
-    for pieces in ([b"x\r\n" + body], byte_by_byte(b"x\r\n" + body)):
+    for pieces in ([b"\r\n" + body], byte_by_byte(b"\r\n" + body)):
         (found,) = scan(pieces).fields
         assert found.length is not None
-        assert (b"x\r\n" + body)[slice(*found.length)] == b"4"
+        assert (b"\r\n" + body)[slice(*found.length)] == b"4"
 
 
 BOUNDARIES = {
     "multipart/form-data; boundary=abc": b"abc",
+    "multipart/form-data; boundary=abc; charset=ISO-8859-1": b"abc",
+    "multipart/form-data; boundary=abc; charset=utf-7": None,
+    "multipart/form-data; charset*=utf-8''utf-7; boundary=abc": None,
     'Multipart/Form-Data ;charset=utf-8; BOUNDARY="a b?" ': b"a b?",
     "multipart/form-data; boundary=----WebKitForm7MA4YWxkTrZu0gW; x=y;": b"----WebKitForm7MA4YWxkTrZu0gW",
     "multipart/form-data; boundary===a/b:(c),'+.=": b"==a/b:(c),'+.=",
