@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from multidict import MultiMapping
+from multidict import MultiMapping, istr
 
+_PARENT: Final = istr("traceparent")
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 MAX_TRACESTATE_CHARACTERS: Final = 512
 """The specification asks to carry at least 512; more is somebody else's luggage."""
@@ -30,7 +31,7 @@ class TraceContext(NamedTuple):
 
 def trace_context(headers: MultiMapping[str], fresh_trace_id: str) -> TraceContext:
     """Continue the caller's trace, or begin one (32 hex digits) where `traceparent` is absent, invalid or double."""
-    header = headers.get("traceparent")
+    header = headers.get(_PARENT)
     if header is None:
         return TraceContext(fresh_trace_id, None, None, None)
     match = _TRACEPARENT.fullmatch(header.strip())

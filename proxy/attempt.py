@@ -180,7 +180,7 @@ class Attempt:
             if head.status >= 400:
                 ended = await self._refused(connection, head, held)
             else:
-                if (self._clock is not None or plan.another) and is_stream(head):
+                if is_stream(head) and (self._clock is not None or plan.another):
                     ended = await self._opened(connection, head, held)
                 if ended is None:
                     plan.report(_NOBODY)
@@ -380,13 +380,13 @@ def added_lines(exchange: Exchange, service: str) -> bytes:
     """The gateway's own header lines of a relayed answer."""
     observation = exchange.observation
     rest = _rest_of_added(service, len(observation.attempts), exchange.snapshot.generation)
-    return b"x-sluiceway-request-id: %s\r\n%s" % (observation.request_id.encode("ascii"), rest)
+    return b"x-sluiceway-request-id: %b%b" % (observation.request_id.encode("ascii"), rest)
 
 
 @lru_cache(maxsize=1024)  # services times attempts of a generation or two: a hundred lines of some 80 bytes
 def _rest_of_added(service: str, attempts: int, generation: int) -> bytes:
     return (
-        f"x-sluiceway-service: {service}\r\n"
+        f"\r\nx-sluiceway-service: {service}\r\n"
         f"x-sluiceway-attempts: {attempts}\r\n"
         f"x-sluiceway-generation: {generation}\r\n"
     ).encode("ascii")

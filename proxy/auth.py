@@ -6,9 +6,15 @@ credential never travels in the form it came in.
 """
 
 from collections.abc import Mapping
+from typing import Final
+
+from multidict import istr
 
 from proxy.config.snapshot import Consumer, ModelApi, Snapshot
 from proxy.errors import GatewayError
+
+_AUTHORIZATION: Final = istr("authorization")  # multidict finds these at half the cost of plain strings
+_OTHERS: Final = (istr("x-api-key"), istr("api-key"))
 
 
 def credential_of(headers: Mapping[str, str]) -> str | None:
@@ -17,14 +23,14 @@ def credential_of(headers: Mapping[str, str]) -> str | None:
     `headers` finds names in any case (multidict), or has them in lower case. What cannot stand in a header line
     (anything but visible ASCII) is nobody's credential.
     """
-    authorization = headers.get("authorization")
+    authorization = headers.get(_AUTHORIZATION)
     if authorization is not None:
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() == "bearer":
             credential = credential.strip()
             if _is_credential(credential):
                 return credential
-    for name in ("x-api-key", "api-key"):
+    for name in _OTHERS:
         value = headers.get(name)
         if value is not None:
             value = value.strip()

@@ -9,10 +9,12 @@ target comes first and which comes next is the plan's (`proxy.routing`).
 from typing import Any, Final
 
 import orjson
+from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, HOST
+from multidict import istr
 
 from observability import names
 from observability.observation import Attempt as AttemptRecord
-from observability.scanners import reads_alike, request_scanner
+from observability.scanners import RequestScanner, reads_alike, request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
 from proxy.changes import NAMED_TWICE, UNREADABLE, Changes
@@ -31,6 +33,7 @@ MAX_CACHED_ROUTES: Final = 4096
 """Routes whose record fields are kept; a configuration has some hundreds."""
 
 
+_ASYNC: Final = istr("X-DashScope-Async")
 _DONE: Final = Verdict.DONE  # a look at a member of an enumeration is 0.1 µs
 _GIVE_UP: Final = Verdict.GIVE_UP
 
@@ -54,8 +57,10 @@ class Pipeline:
         self._enter(model_api)
         plan: Plan | None = None
         try:
-            model = await self._peek(exchange, route)
-            plan = self._router.plan(model_api, model)
+            scanner = self._peek(exchange, route)
+            if exchange.payload is None and not exchange.body.empty:
+                await self._await_body(exchange, route, scanner)
+            plan = self._router.plan(model_api, self._model(exchange, route, scanner))
             await self._send(exchange, route, plan)
         finally:
             self._running[model_api.name] -= 1
@@ -85,14 +90,14 @@ class Pipeline:
 
     def _match(self, exchange: Exchange) -> Route:
         headers = exchange.headers
-        host = headers.get("Host", "").lower()
+        host = headers.get(HOST, "").lower()
         if ":" in host:
             host = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
         route = exchange.snapshot.match(exchange.method, host, exchange.path)
         exchange.route = route
         operation = route.operation
         exchange.creates_job = operation.creates_job or (
-            operation.protocol == "dashscope" and headers.get("X-DashScope-Async", "").lower() == "enable"
+            operation.protocol == "dashscope" and headers.get(_ASYNC, "").lower() == "enable"
         )
         observation = exchange.observation
         model_api = route.model_api
@@ -164,44 +169,60 @@ class Pipeline:
 
     # -- peek --------------------------------------------------------------------------------------------------------
 
-    async def _peek(self, exchange: Exchange, route: Route) -> str | None:
-        """Read a small body whole; of a large one as much as the choice of a target needs. Answers the model."""
-        body, model_api, operation, headers = exchange.body, route.model_api, route.operation, exchange.headers
-        observation = exchange.observation
-        content_type = headers.get("Content-Type", "")
-        encoding = headers.get("Content-Encoding", "")
-        scanner = request_scanner(operation.protocol, operation.name, content_type, encoding)
-        ask_usage = operation.asks_usage and model_api.include_usage
-        if body.empty:
-            observation.request_scanner = scanner
-        elif body.small:
-            exchange.payload = body.take_arrived() or await body.read_whole()
-            scanner.whole(exchange.payload)  # 2 µs at once, where piece by piece costs 10
-            observation.request_scanner = scanner
-            ask_usage = ask_usage and scanner.stream is True and not scanner.include_usage
+    def _peek(self, exchange: Exchange, route: Route) -> RequestScanner:
+        """The scanner of the body. A small body that has arrived, as nearly all have, is taken at once."""
+        body, operation, headers = exchange.body, route.operation, exchange.headers
+        scanner = request_scanner(
+            operation.protocol, operation.name, headers.get(CONTENT_TYPE, ""), headers.get(CONTENT_ENCODING, "")
+        )
+        if body.small and (data := body.take_arrived()):
+            exchange.payload = data
+            scanner.whole(data)  # 2 µs at once, where piece by piece costs 10
+        exchange.observation.request_scanner = scanner
+        return scanner
+
+    async def _await_body(self, exchange: Exchange, route: Route, scanner: RequestScanner) -> None:
+        """Read a small body whole; of a large one as much as the choice of a target needs."""
+        body, model_api = exchange.body, route.model_api
+        if body.small:
+            exchange.observation.request_scanner = None  # it takes the whole at once
+            exchange.payload = await body.read_whole()
+            scanner.whole(exchange.payload)
+            exchange.observation.request_scanner = scanner
+            return
+        again = model_api.max_attempts > 1 and model_api.has_alternatives
+        if model_api.needs_model or again:
+            limits = exchange.snapshot.limits
+            body.hold(self._holding, memory_bytes=limits.hold_memory_bytes, disk_bytes=limits.hold_disk_bytes)
+        if model_api.needs_model:
+            await body.peek(lambda: scanner.settled)
+            if not again:
+                body.hold_no_more()
+
+    @staticmethod
+    def _model(exchange: Exchange, route: Route, scanner: RequestScanner) -> str | None:
+        """The model that is asked for, where the body may go on with it; what has to be changed is noted."""
+        model_api, headers = route.model_api, exchange.headers
+        if route.operation.asks_usage and model_api.include_usage and not scanner.include_usage:
+            streams = scanner.stream
+            ask_usage = streams is True or (streams is None and exchange.payload is None)
         else:
-            observation.request_scanner = scanner
-            again = model_api.max_attempts > 1 and model_api.has_alternatives
-            if model_api.needs_model or again:
-                limits = exchange.snapshot.limits
-                body.hold(self._holding, memory_bytes=limits.hold_memory_bytes, disk_bytes=limits.hold_disk_bytes)
-            if model_api.needs_model:
-                await body.peek(lambda: scanner.settled)
-                if not again:
-                    body.hold_no_more()
-            ask_usage = ask_usage and scanner.stream is not False and not scanner.include_usage
-        if ask_usage or model_api.rewrites:
+            ask_usage = False
+        needed, rewrites = model_api.needs_model, model_api.rewrites
+        if ask_usage or rewrites:
+            content_type, encoding = headers.get(CONTENT_TYPE, ""), headers.get(CONTENT_ENCODING, "")
             exchange.changes = Changes(content_type, encoding, ask_usage=ask_usage)
-        exchange.model_matters = model_api.needs_model or model_api.rewrites
-        if exchange.model_matters:
+        if needed or rewrites:
+            exchange.model_matters = True
             if scanner.model_duplicated:
                 raise GatewayError("bad_request", NAMED_TWICE)
-            if not reads_alike(content_type):
+            if not reads_alike(headers.get(CONTENT_TYPE, "")):
                 raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
-        if model_api.needs_model and scanner.failed:  # what follows may name another model to whoever reads it
-            raise GatewayError("bad_request", UNREADABLE)
-        if model_api.needs_model and scanner.model_seen and not scanner.model_valid:
-            raise GatewayError("model_missing", "the model's name has to be a string that is not empty")
+        if needed:
+            if scanner.failed:  # what follows may name another model to whoever reads it
+                raise GatewayError("bad_request", UNREADABLE)
+            if scanner.model_seen and not scanner.model_valid:
+                raise GatewayError("model_missing", "the model's name has to be a string that is not empty")
         return scanner.model
 
     # -- send --------------------------------------------------------------------------------------------------------

@@ -158,7 +158,10 @@ async def _drain(response: Downstream, observation: Observation) -> None:
 
 def is_stream(head: ResponseHead) -> bool:
     """The answer says that it is a stream of events."""
-    return media_type(head.content_type.decode("latin-1")) == EVENT_STREAM
+    content_type = head.content_type
+    if content_type == b"application/json":  # as most are: 0.4 µs for the look at any other
+        return False
+    return media_type(content_type.decode("latin-1")) == EVENT_STREAM
 
 
 def open_scanner(exchange: Exchange, head: ResponseHead) -> None:

@@ -42,9 +42,15 @@ def read_usage(findings: Findings, usage: object) -> None:
     if not isinstance(usage, dict) or not usage:
         return
     findings.usage_seen = True
-    if (tokens := _first(usage, "prompt_tokens", "input_tokens")) is not None:
+    tokens = usage.get("prompt_tokens")
+    if type(tokens) is not int or not 0 <= tokens <= COUNT_MAX:  # what is plain is taken without a call
+        tokens = _first(usage, "prompt_tokens", "input_tokens")
+    if tokens is not None:
         findings.input_tokens = tokens
-    if (tokens := _first(usage, "completion_tokens", "output_tokens")) is not None:
+    tokens = usage.get("completion_tokens")
+    if type(tokens) is not int or not 0 <= tokens <= COUNT_MAX:
+        tokens = _first(usage, "completion_tokens", "output_tokens")
+    if tokens is not None:
         findings.output_tokens = tokens
     if not _BEYOND_TOKENS.isdisjoint(usage):
         inputs = _details(usage, "prompt_tokens_details", "input_tokens_details")
