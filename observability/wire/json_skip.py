@@ -8,7 +8,8 @@ it is and however it is nested.
 
 A window is reduced to its brackets in C: what is inside quotes is cut out, everything but brackets is deleted, then
 innermost pairs are removed. What remains are the closers of containers that began before the window and the openers of
-those that go on after it. That costs 10 ns a byte of a usual document, and at most 60 where all bytes are brackets.
+those that go on after it. That costs 4 to 12 ns a byte of a usual document, 50 where all bytes are brackets, and
+100 where these stay so near to DEPTH_MAX that they must be counted one by one.
 
 No validator: `[1 2]` passes. But what lenient parsers (YAML, Gson, JSON5) read differently fails, since who may ask for
 which model must not depend on whose reading is right: quotes and brackets that they hide in comments, in single quotes
