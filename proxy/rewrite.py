@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from observability.scanners import is_form, is_json, media_type
-from observability.wire.json_fields import VALUE_BYTES_MAX, JsonFields
+from observability.wire.json_fields import VALUE_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
 from observability.wire.json_paths import Field, Path, Paths
 from observability.wire.multipart_fields import MultipartFields, boundary_of
 
@@ -180,7 +180,7 @@ class BodyRewriter(Rewriter):
         fields = self._fields
         if fields is None:
             paths = _OF_BOTH if self._ask and self._model is not None else _OF_USAGE if self._ask else _OF_MODEL
-            fields = self._fields = JsonFields(paths)
+            fields = self._fields = JsonFields(paths, walked_max=WALKED_OF_REQUEST_MAX)
         fields.feed(data)
         edits: list[Edit] = []
         if len(fields.fields) > self._read_count:
@@ -299,7 +299,7 @@ def _asking(options: bytes) -> bytes | None:
     """`stream_options` with `include_usage` set; None where they are to stay."""
     if options == b"null":
         return b"{%b}" % _ASK
-    fields = JsonFields(_OF_OPTIONS)
+    fields = JsonFields(_OF_OPTIONS, walked_max=WALKED_OF_REQUEST_MAX)
     fields.feed(options)
     if not options.startswith(b"{") or not fields.complete or fields.duplicates:
         return None

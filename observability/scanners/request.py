@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from observability.wire.decode import Decoder, UnreadableEncodingError
-from observability.wire.json_fields import VALUE_BYTES_MAX, JsonFields
+from observability.wire.json_fields import VALUE_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
 from observability.wire.json_paths import Field, Path, Paths
 from observability.wire.multipart_fields import FormField, MultipartFields
 
@@ -171,7 +171,7 @@ class RequestScanner:
         fields = self._fields
         if fields is None:
             assert self._paths is not None
-            fields = self._fields = JsonFields(self._paths)
+            fields = self._fields = JsonFields(self._paths, walked_max=WALKED_OF_REQUEST_MAX)
             self.duplicates = fields.duplicates
         assert isinstance(fields, JsonFields)
         fields.feed(data)

@@ -2,12 +2,12 @@
 
 How it works: only containers that lie on a wanted path are walked token by token (they have few members); everything
 else is jumped over in C. Inside a string the next quote is looked for with `bytes.find`, so 64 MiB of base64 cost a
-memchr; other nested values are jumped over by one regular expression that swallows scalars, short strings and
-containers without containers, and leaves only the remaining brackets to Python. What is held is bounded: wanted values
-up to `value_bytes_max` each and `HELD_BYTES_MAX` together, one key up to `KEY_BYTES_MAX`, one byte a level of nesting.
+memchr; other nested values are jumped over by `observability.wire.json_skip`. What is held is bounded: wanted values up
+to `value_bytes_max` each and `HELD_BYTES_MAX` together, one key up to `KEY_BYTES_MAX`, one byte a level of nesting.
 
-The scanner never raises on any input; it sets `failed` and ignores the rest. It checks the structure of what it walks
-and the balance of quotes and brackets in what it skips. It is no validator: `[1 2]` in a skipped value passes.
+The scanner never raises on any input; it sets `failed` and ignores the rest. It checks the structure of what it walks,
+and of what it skips the balance of brackets and that quotes stand where JSON has them. It is no validator: `[1 2]` in a
+skipped value passes.
 """
 
 import json
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from observability.wire import json_paths, json_skip
-from observability.wire.json_paths import KEY_BYTES_MAX, Field, Node, Path, Paths
+from observability.wire.json_paths import KEY_BYTES_MAX, Field, Node, Path, Paths, folded
+from observability.wire.json_skip import Skip
 
 VALUE_BYTES_MAX = 16384
 """Of one wanted value. A usage object with all details has under 1 KiB, a model name under 100 bytes."""
@@ -24,13 +25,10 @@ HELD_BYTES_MAX = 262144
 """Of all wanted values together: 128 choices with 2 KiB each."""
 FIELDS_MAX = 2048
 """Wanted values; the scanner gives up beyond. The OpenAI protocol allows n=128, of each choice 11 values are wanted."""
-DEPTH_MAX = 512
-"""Nested containers. orjson gives up at 1024, CPython's json at about 1000; tool schemas stay below 30."""
 WALKED_MAX = 65536
 """Values walked in Python, about 3 µs each, before the scanner gives up; an embeddings answer has 2048 at most."""
-
-_STEPS_MAX = 8
-# Brackets looked at one by one before whole windows are: most skipped values are over by then.
+WALKED_OF_REQUEST_MAX = 1024
+"""The same for requests, which anybody may send: they have about 30 members, and as many parameters."""
 
 _SPACE = re.compile(json_paths.SPACE)
 _SCALAR = re.compile(json_paths.SCALAR + rb"*+")
@@ -49,7 +47,6 @@ class JsonFields:
 
     __slots__ = (
         "_bom",
-        "_closers",
         "_escaped",
         "_field_from",
         "_field_held",
@@ -57,12 +54,14 @@ class JsonFields:
         "_frames",
         "_indices",
         "_key",
+        "_lookalikes",
         "_node",
         "_seen",
+        "_skip",
         "_state",
-        "_string_open",
         "_value_bytes_max",
         "_walked",
+        "_walked_max",
         "counts",
         "document_end",
         "document_start",
@@ -70,18 +69,21 @@ class JsonFields:
         "failed",
         "fields",
         "held_bytes",
+        "lookalikes",
         "offset",
         "open_path",
         "trailing",
     )
 
-    def __init__(self, paths: Paths, *, value_bytes_max: int = VALUE_BYTES_MAX) -> None:
+    def __init__(self, paths: Paths, *, value_bytes_max: int = VALUE_BYTES_MAX, walked_max: int = WALKED_MAX) -> None:
         self.fields: list[Field] = []
         """What was found so far, in the order of the document; of duplicates the later is what most parsers take."""
         self.counts: dict[Path, int] = {}
         """Elements begun, for each counted array that came."""
         self.duplicates: set[str] = set()
         """Wanted top-level keys that came more than once."""
+        self.lookalikes: set[str] = set()
+        """Wanted top-level keys that came in other letters: servers in Go and .NET take `Model` for `model`."""
         self.document_start: int | None = None
         """Offset of the document's first byte (its brace) in the stream."""
         self.document_end: int | None = None
@@ -97,16 +99,17 @@ class JsonFields:
         self.open_path: Path | None = None
         """Of the wanted value that has begun and not ended."""
         self._value_bytes_max = value_bytes_max
+        self._walked_max = walked_max
         self._state = _START
         self._walked = 0
+        self._lookalikes = paths.lookalikes
         self._bom = 0  # bytes of a byte order mark seen
         self._node: Node | None = paths.root  # of the value to come
         self._frames: list[tuple[Node, bool]] = []  # containers being walked: what is wanted below, is it an array
         self._indices: list[int] = []  # position in each array being walked
         self._seen: set[bytes] = set()
         self._key = bytearray()
-        self._closers = bytearray()  # of the containers being skipped, innermost last
-        self._string_open = False
+        self._skip = Skip()
         self._escaped = False
         self._field_start = 0
         self._field_from = 0  # where the field begins in the present piece
@@ -166,7 +169,7 @@ class JsonFields:
         if pos == len(data):
             return pos
         self._walked += 1
-        if self._walked > WALKED_MAX or len(self.fields) >= FIELDS_MAX:
+        if self._walked > self._walked_max or len(self.fields) >= FIELDS_MAX:
             return self._fail(data)
         byte, node = data[pos], self._node
         if node is not None and node.path is not None and not (byte == _BRACE and node.keys):
@@ -200,7 +203,7 @@ class JsonFields:
         return pos + 1
 
     def _skip_into(self, closer: int, pos: int) -> int:
-        self._closers.append(closer)
+        self._skip.begin(closer)
         self._state = _IN_SKIPPED
         return pos + 1
 
@@ -249,10 +252,14 @@ class JsonFields:
             except ValueError:
                 return self._fail(data)
         self._node = self._frames[-1][0].keys.get(raw)
-        if self._node is not None and len(self._frames) == 1:
-            if raw in self._seen:
-                self.duplicates.add(raw.decode())
-            self._seen.add(raw)
+        if len(self._frames) == 1:
+            if self._node is None:
+                if (alike := self._lookalikes.get(folded(raw))) is not None:
+                    self.lookalikes.add(alike)
+            else:
+                if raw in self._seen:
+                    self.duplicates.add(raw.decode())
+                self._seen.add(raw)
         self._state = _AFTER_KEY
         return stop
 
@@ -274,51 +281,10 @@ class JsonFields:
         return self._value_end(data, stop) if stop < len(data) else stop
 
     def _in_skipped(self, data: bytes, pos: int) -> int:
-        end = len(data)
-        steps = 0
-        window_bytes = json_skip.WINDOW_BYTES
-        while True:
-            if self._string_open:
-                pos = self._string_end(data, pos)
-                if pos < 0:
-                    return end
-                self._string_open = False
-            if steps >= _STEPS_MAX and window_bytes > json_skip.WINDOW_BYTES_MIN and pos < end:
-                skipped = self._skip_window(data[pos : pos + window_bytes].rstrip(b"\\"))
-                pos += skipped
-                if skipped == 0:
-                    window_bytes //= 4
-                continue
-            if (match := json_skip.SKIPPED.match(data, pos)) is not None:
-                pos = match.end()
-            if pos == end:
-                return end
-            byte = data[pos]
-            pos += 1
-            steps += 1
-            if byte == _QUOTE:
-                self._string_open = True
-            elif byte in (_BRACE, _BRACKET):
-                self._closers.append(byte + 2)  # } and ] are two after { and [
-                if len(self._closers) > DEPTH_MAX:
-                    return self._fail(data)
-            elif self._closers.pop() != byte:
-                return self._fail(data)
-            elif not self._closers:
-                return self._value_end(data, pos)
-
-    def _skip_window(self, window: bytes) -> int:
-        """Skip the whole window and return its length; or 0: the value may end in it, it must be looked at closely."""
-        reduced = json_skip.reduce_window(window)
-        if reduced is None:
-            return 0
-        closers, opened, string_open = reduced
-        open_count = len(self._closers) - len(closers)
-        if open_count <= 0 or open_count + len(opened) > DEPTH_MAX or self._closers[: open_count - 1 : -1] != closers:
-            return 0
-        self._closers[open_count:] = opened
-        self._string_open = string_open
-        return len(window)
+        stop = self._skip.take(data, pos)
+        if stop >= 0:
+            return self._value_end(data, stop)
+        return len(data) if stop == json_skip.MORE else self._fail(data)
 
     def _after_value(self, data: bytes, pos: int) -> int:
         pos = self._space(data, pos)

@@ -18,12 +18,56 @@ KEY_BYTES_MAX = 256
 SPACE = rb"[ \t\n\r]*+"
 # Strings longer than this go to bytes.find, which is 20 times as fast as the expression from about there on.
 STRING = rb'"[^"\\]{0,256}+(?:\\.[^"\\]{0,256}+){0,64}+"'
-_ATOMS = rb'(?:[^"\[\]{}]++|' + STRING + rb")*+"
-LEAF = rb"\{" + _ATOMS + rb"\}|\[" + _ATOMS + rb"\]"
-"""A container without containers in it."""
 SCALAR = rb"[-+.0-9A-Za-z]"
 # N and I: Python servers write NaN and Infinity.
 SCALAR_START = rb"[-0-9tfnNI]"
+# A string may follow only a comma, a colon or an opener, a colon only a string: elsewhere lenient parsers take a quote
+# for a letter, and what is a string to us is structure to them. Scalars up to the last comma are one step, and so are
+# those behind it: a step for each would look for a comma that often, in time that grows with the square.
+ATOMS = (
+    STRING
+    + SPACE
+    + rb"(?::|(?=[,\]}]))"
+    + rb"|(?>[-+.,0-9A-Za-z \t\n\r]*,)"
+    + rb'|[ \t\n\r]++(?=")'
+    + rb'|[-+.0-9A-Za-z \t\n\r]++(?!")'
+)
+LEAF = rb"\{(?:" + ATOMS + rb")*+\}|\[(?:" + ATOMS + rb")*+\]"
+"""A container without containers in it."""
+
+
+_FOLDED_TO = {b"k": "\u212a".encode(), b"s": "\u017f".encode()}
+# The Kelvin sign and the long s: the two characters beyond ASCII that folding (Go's, Python's) makes ASCII letters.
+
+
+def folded(key: bytes) -> bytes:
+    """A key as servers compare it that make no difference between small and capital letters; in UTF-8."""
+    if not key.isascii():
+        for letter, other in _FOLDED_TO.items():
+            key = key.replace(other, letter)
+    return key.lower()
+
+
+def _in_any_case(keys: Iterable[bytes]) -> bytes:
+    """An expression for all keys that are `folded` to one of these."""
+    alternatives = []
+    firsts = set()
+    for key in map(folded, keys):
+        letters = [key[at : at + 1] for at in range(len(key))]
+        alternatives.append(b"".join(map(_letter_in_any_case, letters)))
+        firsts |= {
+            letter for first in letters[:1] for letter in (first, first.upper(), _FOLDED_TO.get(first, first)[:1])
+        }
+    # Most keys are told by their first byte, in half the time that the alternatives take.
+    guard = b"(?=[%b])" % b"".join(map(re.escape, sorted(firsts))) if b"" not in alternatives else b""
+    return b"%b(?:%b)" % (guard, b"|".join(alternatives))
+
+
+def _letter_in_any_case(letter: bytes) -> bytes:
+    if not letter.isalpha():
+        return re.escape(letter)
+    either = b"[%b%b]" % (letter, letter.upper())
+    return b"(?:%b|%b)" % (either, _FOLDED_TO[letter]) if letter in _FOLDED_TO else either
 
 
 class Field(NamedTuple):
@@ -59,9 +103,12 @@ class Node:
             return self.elements
         return self.keys.setdefault(step.encode(), Node())
 
-    def compile(self) -> None:
-        """Make the expression that jumps over complete members nobody wants, small ones, many at once."""
-        wanted = b"|".join(re.escape(key) for key in self.keys)
+    def compile(self, *, top: bool = False) -> None:
+        """Make the expression that jumps over complete members nobody wants, small ones, many at once.
+
+        At the `top` it stops at keys that are wanted in other letters, too: see `JsonFields.lookalikes`.
+        """
+        wanted = _in_any_case(self.keys) if top else b"|".join(map(re.escape, self.keys))
         self.members = re.compile(
             rb"(?:%(space)b\"(?!(?:%(wanted)b)\")[^\"\\]{0,256}+\"%(space)b:%(space)b"
             rb"(?:%(string)b|%(first)b%(scalar)b{0,64}+|%(leaf)b)%(space)b,)*+"
@@ -88,7 +135,7 @@ class Paths:
     object is looked into instead, where a path goes on below it by a key; an array cannot be both (ValueError).
     """
 
-    __slots__ = ("paths", "root")
+    __slots__ = ("lookalikes", "paths", "root")
 
     def __init__(self, paths: Iterable[Path], counted: Iterable[Path] = ()) -> None:
         self.paths: tuple[Path, ...] = tuple(paths)
@@ -99,7 +146,9 @@ class Paths:
         for path in counted:
             self._node(path).counted = path
         self._check(self.root)
-        self.root.compile()
+        self.root.compile(top=True)
+        self.lookalikes = {folded(key): key.decode() for key in self.root.keys}
+        """The top-level keys, by what `folded` makes of them."""
 
     def _node(self, path: Path) -> Node:
         if not path or any(len(step.encode()) > KEY_BYTES_MAX // 6 for step in path):

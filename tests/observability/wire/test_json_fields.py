@@ -1,6 +1,7 @@
 """wire.json_fields: one table, each document whole, byte by byte and with trailing data; then against json.loads."""
 
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability.wire.json_fields import DEPTH_MAX, HELD_BYTES_MAX, JsonFields
+from observability.wire.json_fields import HELD_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
 from observability.wire.json_paths import Path, Paths
+from observability.wire.json_skip import DEPTH_MAX
 from tests.observability.chunks import byte_by_byte, cut, places
 
 PATHS = Paths(
@@ -31,6 +33,7 @@ def facts(fields: JsonFields) -> tuple[Any, ...]:
         fields.fields,
         fields.counts,
         fields.duplicates,
+        fields.lookalikes,
         fields.document_start,
         fields.document_end,
         fields.trailing,
@@ -120,6 +123,8 @@ MALFORMED = [
     b'{"model":"q"]',
     b'{"x":[}',
     b'{"x":[{]}}',
+    b'{"x":[[] "a"]}',
+    b'{"x":[[[1]] "a"]}',
     b'{"data":[1,]}',
     b'{"data":[1 2]}',
     b'{"data":[,1]}',
@@ -127,6 +132,8 @@ MALFORMED = [
     b'{"x":' + b"[" * (DEPTH_MAX + 2),
     b'{"x":' + b'[{"a":' * 400,
     b'{"x":[' + b"[[]]," * 4000 + b"}",
+    b'{"x":[' + b"[[]]," * 4000 + b"[}]]}",
+    b'{"x":[' + b"[[{}]]," * 4000 + b"[" * DEPTH_MAX + b"]" * DEPTH_MAX + b"]}",
 ]
 
 
@@ -137,6 +144,108 @@ def test_malformed_documents_fail_and_never_raise(document: bytes) -> None:
         assert fields.failed
         assert not fields.complete
         assert not any(field.path == ("model",) and field.raw == b'"late"' for field in fields.fields)
+
+
+HIDDEN = b'],"model":"forbidden","y":['
+DEEP = b'{"b":[{"c":"' + b"d" * 300 + b'"}]},'
+FILLERS = [b"", b'{"b":[[0]]},' * 3, b"[[[[[1]]]]]," * 100, b'"a","b",' * 2000, DEEP * 50]
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+@pytest.mark.parametrize(
+    "hides",
+    [
+        b"'\"'",  # JSON5, YAML, Gson
+        b'/*"*/',  # JSON5, Gson, Newtonsoft
+        b'//"\n',
+        b'#"\n',  # YAML, Gson
+        b'1#"\n',
+        b'a"',  # YAML, Gson: bare words end at a comma or a bracket, not at a quote
+        b'1"',
+        b'a "',
+        b'a\n "',
+        b'a:"',
+        b'"a" "',
+        b'"a""',
+        b'[]"',
+        b'`"`',
+        b'\\"',
+        b'\xc3\xa4"',
+        b'\0"',
+        b'=>"',
+    ],
+)
+def test_what_lenient_parsers_read_differently_fails(hides: bytes, filler: bytes) -> None:
+    for opener, closer in ((b"[", b"]"), (b'{"z":', b"}"), (b'[[[[[["b",[', b"]]]]]]]")):
+        start = b'{"model":"allowed","x":' + opener + filler.replace(b",", b',"q":' if opener[:1] == b"{" else b",")
+        document = start + hides + HIDDEN + hides + closer + b"}"
+        whole = scan([document])
+        assert not whole.complete
+        assert whole.failed
+        assert len(whole.fields) == 1
+        step = 7 if len(document) < 1000 else 1001
+        assert facts(scan([document[at : at + step] for at in range(0, len(document), step)])) == facts(whole)
+
+
+@pytest.mark.parametrize("filler", FILLERS)
+def test_what_json_has_outside_strings_passes(filler: bytes) -> None:
+    values = b'NaN , Infinity\t,-Infinity,\r\n1.5E+3 , true,{ "a" : "b" , "c":[ ] },"\\"","\\\\", "x"'
+    document = b'{"x":[' + filler + values + b',[[[ "y" ]]]],"model":"q"}'
+    assert found(scan([document])) == [(("model",), (), b'"q"')]
+    for step in (1, 5, 300):
+        assert facts(scan([document[at : at + step] for at in range(0, len(document), step)])) == facts(
+            scan([document])
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "alike"),
+    [
+        (b"Model", "model"),
+        (b"MODEL", "model"),
+        (rb"\u004dodel", "model"),
+        (rb"mode\u004C", "model"),
+        (b"STREAM", "stream"),
+        ("\u017ftream".encode(), "stream"),
+        (rb"\u017fTREAM", "stream"),
+        ("to\u212aen".encode(), "token"),
+        (rb"TO\u212AEN", "token"),
+        (b"x\xc3\x84", None),
+        (b"x\xc3\xa4", None),
+        (b"model ", None),
+        (b"models", None),
+        (b"mode", None),
+        ("mode\u217c".encode(), None),
+    ],
+)
+def test_tells_keys_in_other_letters(key: bytes, alike: str | None) -> None:
+    paths = Paths([("model",), ("stream",), ("token",), ("x\u00e4",), ("s", "model")])
+    many = b'"%b":1,' % (b"v" * 40) * 50
+    for member in (b'"%b":"b"' % key, b'"%b" : [[["b"]]]' % key):
+        for document in (b'{"model":"a",' + many + member + b"," + many + b'"v":1}', b"{" + member + b"}"):
+            whole = scan([document], paths)
+            assert whole.complete
+            assert whole.lookalikes == ({alike} if alike else set())
+            assert whole.duplicates == set()
+            assert facts(scan(byte_by_byte(document), paths)) == facts(whole)
+    assert scan([b'{"s":{"%b":1},"y":{"%b":1}}' % (key, key)], paths).lookalikes == set()
+
+
+@given(
+    keys=st.lists(
+        st.sampled_from(["model", "Model", "mODEL", "\u017ftream", "stream", "STREAM", "x", "Models"]), max_size=8
+    ),
+    ascii_only=st.booleans(),
+    at=places,
+)
+def test_tells_keys_in_other_letters_in_any_pieces(keys: list[str], ascii_only: bool, at: list[int]) -> None:
+    members = [b'%b:[{"a":[1]},"b"]' % json.dumps(key, ensure_ascii=ascii_only).encode() for key in keys]
+    document = b"{" + b",".join(members) + b"}"
+    fields = scan(cut(document, at))
+    assert fields.lookalikes == {key.casefold() for key in keys if key not in ("x", "Models") and not key.islower()} | (
+        {"stream"} if "\u017ftream" in keys else set()
+    )
+    assert facts(fields) == facts(scan([document]))
 
 
 @pytest.mark.parametrize("document", [case[1].rstrip() for case in WHOLE if case[1].rstrip().endswith(b"}")])
@@ -188,6 +297,62 @@ def test_all_values_together_are_capped() -> None:
 @pytest.mark.parametrize("member", [b'"model":1,', rb'"\u0061":1,'])
 def test_gives_up_on_masses_of_members_that_must_be_walked(member: bytes) -> None:
     assert scan([b"{" + member * 70_000 + b'"x":1}']).failed
+
+
+def test_gives_up_sooner_where_it_is_told_to() -> None:
+    member = b'"a":[[[1]]],'
+    for count, complete in ((1000, True), (1100, False)):
+        fields = scan([b"{" + member * count + b'"model":"q"}'], walked_max=WALKED_OF_REQUEST_MAX)
+        assert fields.complete is complete
+        assert fields.failed is not complete
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"0" + b"]" * depth
+
+
+def test_reads_a_schema_that_is_nested_deeply() -> None:
+    schema = b'{"properties":{"a":' * 60 + b'{"type":["string","null"]}' + b"}}" * 60
+    document = b'{"tools":[' + b",".join([schema] * 100) + b'],"model":"q"}'
+    for step in (len(document), 4096, 61):
+        fields = scan([document[at : at + step] for at in range(0, len(document), step)])
+        assert found(fields) == [(("model",), (), b'"q"')]
+
+
+# How many times the plain text's time each may take. All are about a third of that; the way that looked for the end of
+# each value from 8 KiB on, and reduced no window with 33 levels in it, took 300 to 1800 for the first three, 60 for the
+# values nested by 40 and by all depths.
+HOSTILE = {
+    "small deep members": (b'"x":' + nested(10) + b",", 200),
+    "deep members": (b'"x":' + nested(40) + b",", 200),
+    "members of deep and flat": (b'"x":[[1],[[2]],[[3]],[[4]],[[5]]],', 200),
+    "members of 300 bytes": (b'"x":[' + b"[[]]" * 80 + b"],", 200),
+    "one deep value": (b'"x":[' + (nested(40) + b",") * 3000 + b"0],", 25),
+    "one value of two kinds": (b'"x":[' + (b"[{" * 30 + b"}]" * 30 + b",") * 2000 + b"0],", 25),
+    "one value of all depths": (b'"x":[' + b"".join(nested(depth) + b"," for depth in range(400)) + b"0],", 25),
+    "one value near the limit": (b'"x":' + b"[" * 480 + nested(20) * 5000 + b"]" * 480 + b",", 50),
+    "scalars without commas": (b'"x":[' + b"1 " * 100_000 + b"[]],", 25),
+    "no JSON": (b'"x":[' + b"[[[1]]]," * 20_000 + b"!],", 25),
+}
+
+
+def cpu_seconds(document: bytes) -> float:
+    fields = JsonFields(PATHS)
+    began = time.process_time()
+    for at in range(0, len(document), 65536):
+        fields.feed(document[at : at + 65536])
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize(("member", "factor"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_nesting_costs_little_more_than_plain_text(member: bytes, factor: int) -> None:
+    hostile = b"{" + member * max(400_000 // len(member), 1) + b'"model":"q"}'
+    # 7 ns a byte; base64 would be 0.1, too little to measure by
+    plain = b'{"x":["' + rb"abc\n" * (len(hostile) // 5) + b'"]}'
+    seconds: dict[bytes, float] = {}
+    for document in (hostile, plain) * 3:
+        seconds[document] = min(seconds.get(document, 9.0), cpu_seconds(document))
+    assert seconds[hostile] < seconds[plain] * factor
 
 
 def test_passes_masses_of_members_that_nobody_wants() -> None:
