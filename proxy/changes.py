@@ -10,7 +10,7 @@ from proxy.errors import TargetUnusableError
 from proxy.rewrite import Rewriter, rewriter_of
 
 UNREADABLE: Final = "the request body cannot be read as its content type says"
-NAMED_TWICE: Final = "the request names its model twice"
+NAMED_TWICE: Final = "the request names its model twice, or writes the key in other letters"
 
 
 class Changes:

@@ -25,7 +25,6 @@ class Exchange:
         "http_1_0",
         "keep_alive",
         "method",
-        "model_matters",
         "observation",
         "path",
         "payload",
@@ -72,8 +71,6 @@ class Exchange:
         """The whole body as the client sent it, where it is small; None where it streams or there is none."""
         self.changes: Changes | None = None
         """What is changed of the body; None: nothing."""
-        self.model_matters = False
-        """The model decides where the request goes, or is replaced: it must not be named twice."""
         self.creates_job = False
         """It creates a task upstream, and is repeated only where it cannot have."""
         self.usage_asked = False

@@ -11,7 +11,7 @@ import orjson
 
 from observability.wire.decode import Decoder, UnreadableEncodingError
 from observability.wire.json_fields import VALUE_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
-from observability.wire.json_paths import Field, Path, Paths
+from observability.wire.json_paths import Field, Path, Paths, folded
 from observability.wire.multipart_fields import FormField, MultipartFields
 
 WHOLE_BYTES_MAX = 65536
@@ -49,6 +49,7 @@ class RequestScanner:
         "duplicates",
         "failed",
         "include_usage",
+        "lookalikes",
         "model",
         "model_seen",
         "n",
@@ -71,6 +72,8 @@ class RequestScanner:
         """Of images: `1024x1024` (OpenAI), `1024*1024` (DashScope), `auto`."""
         self.duplicates: set[str] = set()
         """Top-level keys among those read that came more than once: servers may disagree on which one counts."""
+        self.lookalikes: set[str] = set()
+        """Of these, those that came in other letters."""
         self.complete = False
         """The body was one whole JSON document, or one whole form."""
         self.failed = False
@@ -98,8 +101,11 @@ class RequestScanner:
 
     @property
     def model_duplicated(self) -> bool:
-        """`model` came more than once at the top level."""
-        return "model" in self.duplicates
+        """`model` came more than once at the top level, or in other letters: there are servers that read `Model` too.
+
+        Of a body taken by `whole` the letters are looked at where it was `strict`.
+        """
+        return "model" in self.duplicates or "model" in self.lookalikes
 
     def decode(self, encoding: str) -> None:
         """The body is encoded (Content-Encoding, not empty). To be said before the first byte."""
@@ -139,7 +145,7 @@ class RequestScanner:
             self.complete = self._is_complete()
             self.failed = not self.complete and self._fields.offset > 0
 
-    def whole(self, body: bytes) -> None:
+    def whole(self, body: bytes, *, strict: bool = False) -> None:
         """Take a body that is all there, instead of `feed` and `end`."""
         if self._off:
             return
@@ -157,7 +163,10 @@ class RequestScanner:
             except orjson.JSONDecodeError:
                 pass  # a byte order mark, NaN or just no JSON: the scanner knows
             else:
-                if not isinstance(document, dict) or self._read_document(document, self._paths):
+                if not isinstance(document, dict) or (
+                    not (strict and _has_lookalikes(document, self._paths))
+                    and self._read_document(document, self._paths)
+                ):
                     self._off = self.complete = True
                     return
         self.feed(body)
@@ -172,7 +181,7 @@ class RequestScanner:
         if fields is None:
             assert self._paths is not None
             fields = self._fields = JsonFields(self._paths, walked_max=WALKED_OF_REQUEST_MAX)
-            self.duplicates = fields.duplicates
+            self.duplicates, self.lookalikes = fields.duplicates, fields.lookalikes
         assert isinstance(fields, JsonFields)
         fields.feed(data)
         if len(fields.fields) > self._absorbed:
@@ -272,6 +281,12 @@ def _rest_of(paths: Paths) -> _Rest:
 
 
 _REST_OF = {paths: _rest_of(paths) for paths in (_OPENAI, _DASHSCOPE)}
+
+
+def _has_lookalikes(document: dict[str, Any], paths: Paths) -> bool:
+    """Is one of the keys a wanted one in other letters?"""
+    alike = paths.lookalikes
+    return any(alike.get(folded(key.encode("utf-8", "surrogatepass")), key) != key for key in document)
 
 
 def _repeats(body: bytes) -> bool:

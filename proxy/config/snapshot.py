@@ -93,6 +93,8 @@ class ModelApi:
 
     rewrites: bool = field(init=False)
     """Whether a target gets another model name than the caller's."""
+    model_matters: bool = field(init=False)
+    """The model decides where a request goes, or is replaced: it must not be named twice."""
     has_alternatives: bool = field(init=False)
     """Whether a request that failed can be tried elsewhere: at a fallback, or with another key."""
 
@@ -100,6 +102,7 @@ class ModelApi:
         object.__setattr__(self, "needs_model", isinstance(self.routing, ByModel))
         object.__setattr__(self, "targets", tuple(dict.fromkeys((*targets_of(self.routing), *self.fallback))))
         object.__setattr__(self, "rewrites", any(target.model is not None for target in self.targets))
+        object.__setattr__(self, "model_matters", self.needs_model or self.rewrites)
         own_keys = self.auth != "passthrough"
         several_keys = own_keys and any(len(target.service.keys) > 1 for target in self.targets)
         object.__setattr__(self, "has_alternatives", bool(self.fallback) or several_keys)

@@ -76,3 +76,38 @@ async def test_names_longer_than_patterns_may_be_are_unknown() -> None:
         for length, status in ((256, 200), (257, 404)):
             name = b"a-v1-" + b"x" * (length - 5)
             assert (await ask(worker, b'{"model":"%s"}' % name)).status == status
+
+
+@pytest.mark.parametrize("key", [b"Model", b"MODEL", b"mOde\\u006c", b"M\\u006fdel"])
+@pytest.mark.parametrize("padding", [0, 200_000])
+@pytest.mark.parametrize("routing", [BY_MODEL, RENAMED], ids=["by_model", "renamed"])
+async def test_keys_in_other_letters(routing: dict[str, Any], padding: int, key: bytes) -> None:
+    body = b'{"model":"allowed","messages":["%s"],"%s":"forbidden"}' % (b"x" * padding, key)
+    async with (
+        Scripted(ReadRequest(), ReadToEnd()) as one,
+        gateway(one, NOBODY, routing=routing, fallback=[], include_usage=False) as worker,
+    ):
+        await refused(worker, body)
+        assert not bodies(one)
+
+
+async def test_keys_in_other_letters_where_the_model_decides_nothing() -> None:
+    async with Scripted(*OK) as one, gateway(one, NOBODY, fallback=[]) as worker:
+        assert (await ask(worker, b'{"model":"allowed","Model":"forbidden"}')).status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"""{"model":"allowed","x":['"'],"model":"forbidden","y":['"']}""",
+        b"""{"model":"allowed","x":[/*"*/1],"model":"forbidden","y":[/*"*/1]}""",
+        b"""{"model":"allowed","x":[1 //"
+],"model":"forbidden","y":[1 //"
+]}""",
+        b"""{"model":"allowed","x":[a"],"model":"forbidden","y":[a"]}""",
+    ],
+)
+async def test_text_that_is_no_json_but_to_lenient_parsers(body: bytes) -> None:
+    async with Scripted(*OK) as one, gateway(one, NOBODY, routing=BY_MODEL, fallback=[]) as worker:
+        await refused(worker, body)
+        assert not one.connections

@@ -200,7 +200,7 @@ class Scripted(Listening):
     async def _read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
         if b"\r\ntransfer-encoding: chunked\r\n" in head:
             body = bytearray()
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\n"), 16):
                 body += await reader.readexactly(size)
                 assert await reader.readexactly(2) == b"\r\n"
             assert await reader.readexactly(2) == b"\r\n"
