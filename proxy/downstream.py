@@ -46,7 +46,7 @@ class DownstreamResponse(web.StreamResponse):
 
     def send(self, head: bytes, data: bytes, *, last: bool) -> None:
         """Write a head (or nothing) and a piece of the body in one go. ConnectionResetError where the client left."""
-        channel = self._edge.transport
+        channel, outbox = self._edge.transport, self._edge.outbox
         if channel is None or channel.is_closing():
             raise ConnectionResetError("the client left")
         self._edge.written_bytes += len(head) + len(data)
@@ -55,17 +55,17 @@ class DownstreamResponse(web.StreamResponse):
             if data:
                 end = b"0\r\n\r\n" if last else b""
                 if len(data) < 16384:
-                    channel.write(b"%s%x\r\n%s\r\n%s" % (head, len(data), data, end))
+                    outbox.write(channel, b"%s%x\r\n%s\r\n%s" % (head, len(data), data, end))
                 else:  # not copied: above 16 KiB a second copy costs more than the pieces of a writelines
-                    channel.writelines((b"%s%x\r\n" % (head, len(data)), data, b"\r\n" + end))
+                    outbox.writelines(channel, (b"%s%x\r\n" % (head, len(data)), data, b"\r\n" + end))
             elif head or last:
-                channel.write(head + b"0\r\n\r\n" if last else head)
+                outbox.write(channel, head + b"0\r\n\r\n" if last else head)
         elif head:
-            channel.write(head + data if len(data) < 65536 else head)
+            outbox.write(channel, head + data if len(data) < 65536 else head)
             if len(data) >= 65536:
-                channel.write(data)
+                outbox.write(channel, data)
         elif data:
-            channel.write(data)
+            outbox.write(channel, data)
         if last:
             self.ended = True
             self._edge.open_ended = False
@@ -82,7 +82,7 @@ class DownstreamResponse(web.StreamResponse):
     def say_continue(self) -> None:
         """Answer `Expect: 100-continue`: the body will be taken."""
         if self._edge.transport is not None:
-            self._edge.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._edge.outbox.write(self._edge.transport, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def cut(self) -> None:
         """Break off so that the client sees it is not whole: FIN without an end, RST where EOF is the end."""

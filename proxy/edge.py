@@ -46,12 +46,14 @@ _NO_WRITER: Final = cast(AbstractStreamWriter, None)
 class Edge(Intake):
     """One client connection."""
 
-    __slots__ = ("_awaited", "_taken", "_taken_at", "channel", "open_ended", "written_bytes")
+    __slots__ = ("_awaited", "_taken", "_taken_at", "channel", "open_ended", "outbox", "written_bytes")
 
     def __init__(self, server: "EdgeServer", **options: Any) -> None:
         super().__init__(server, **options)
         self.channel: asyncio.Transport | None = None
         """The transport until the connection is lost; aiohttp's own attribute goes away when closing begins."""
+        self.outbox = server.outbox
+        """What is written to the client goes through it."""
         self._taken = 0
         self._taken_at = 0.0
         self._awaited = False  # the last sweep saw somebody wait for the body
@@ -157,6 +159,7 @@ class Edge(Intake):
         """FIN, and for a while what the client still sends is read: closed at once, it might see a reset, no answer."""
         if self.transport is None or self.transport.is_closing():
             return
+        self.outbox.flush()
         self.transport.write_eof()
         with contextlib.suppress(TimeoutError, GatewayError, ConnectionError, RequestPayloadError):
             async with asyncio.timeout(self._lingering_time):
@@ -177,6 +180,7 @@ class Edge(Intake):
 
     def force_close(self) -> None:
         """Close; what is written still goes out. But an answer that is cut where EOF is its end is cut with RST."""
+        self.outbox.flush()
         if self.open_ended:
             self.abort()
         super().force_close()

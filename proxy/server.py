@@ -14,6 +14,7 @@ from proxy import tcp
 from proxy.config.snapshot import Limits
 from proxy.edge import READ_BUFFER_BYTES, Edge
 from proxy.intake import MAX_HEADERS
+from proxy.outbox import Outbox
 
 LINGERING_S: Final = 5.0
 """How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
@@ -41,6 +42,7 @@ class EdgeServer(web.Server):
         self.surplus = 0
         """How many of them came above `max_connections`."""
         self.draining = False
+        self.outbox = Outbox(self._loop)
         self._options = dict(
             loop=self._loop,
             access_log=None,

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to an upstream: writes a request as it is told to, reads one response at a time.
 
-The data path, and the reason why the gateway has a client of its own (2.5 times the requests per second of the whole
-gateway with `aiohttp.ClientSession`). So: no task and no stream per connection, a future only when the caller really
-has to wait, one timer per connection. A response that arrives whole in one segment wakes its reader once.
+The data path, and the reason for a client of our own (2.5 times the requests per second of the whole gateway with
+`aiohttp.ClientSession`): no task and no stream per connection, a future only when the caller really has to wait, one
+timer per connection. A response that arrives whole in one segment wakes its reader once.
 
 One exchange:
 
@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 from proxy.errors import UpstreamError
+from proxy.outbox import Outbox
 from proxy.upstream.leftover import leftover
 from proxy.upstream.response import ResponseError, ResponseHead, ResponseReader
 
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_idle_timeout_s",
         "_loop",
         "_on_closed",
+        "_outbox",
         "_reading_paused",
         "_request_complete",
         "_response",
@@ -64,8 +66,11 @@ class Connection(asyncio.Protocol):
         "reused",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_closed: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_closed: Callable[["Connection"], None], outbox: Outbox
+    ) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._response = ResponseReader()
@@ -82,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.reused = False
         """Served a request before: its death before any response byte may be nobody's fault."""
         self.closed = False
-        """Nothing can be written any more and no further byte will come; what came can still be read."""
+        """Nothing can be written any more, no byte will come; what came can still be read."""
         self.response_started = False
         """A byte of the response to the current request was seen (of a 1xx too)."""
         self.created_at = 0.0
@@ -106,15 +111,13 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request; head, body and framing are the caller's. Dropped once the connection is lost."""
-        if not self.closed:
-            assert self._transport is not None
-            self._transport.write(data)
+        if self._transport is not None and not self.closed:
+            self._outbox.write(self._transport, data)
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         """Like `write()` for several pieces in one system call."""
-        if not self.closed:
-            assert self._transport is not None
-            self._transport.writelines(pieces)
+        if self._transport is not None and not self.closed:
+            self._outbox.writelines(self._transport, pieces)
 
     @property
     def request_complete(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.errors import TargetUnusableError, UpstreamError
+from proxy.outbox import Outbox
 from proxy.upstream.address import Address
 from proxy.upstream.connection import Connection
 
@@ -47,6 +48,7 @@ class Pool:
         self._age_s = age_s
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time if clock is None else clock
+        self._outbox = Outbox(self._loop)
         self._members: set[Connection] = set()
         self._connecting = 0
         self._idle: OrderedDict[Connection, None] = OrderedDict()
@@ -230,7 +232,7 @@ class Pool:
         return connection
 
     def _new_connection(self) -> Connection:
-        return Connection(self._loop, self._on_closed)
+        return Connection(self._loop, self._on_closed, self._outbox)
 
     def _on_closed(self, connection: Connection) -> None:
         if connection in self._members:  # else it ended while it was being made

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamError
+from proxy.outbox import Outbox
 from proxy.upstream.connection import Connection
 from proxy.upstream.response import FRAMING_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, ResponseHead
 
@@ -65,7 +66,7 @@ def play(
     parked_loop: asyncio.AbstractEventLoop, pieces: Iterable[bytes], end: End = "open", method: bytes = b"POST"
 ) -> Reading:
     """One exchange: the pieces arrive one by one, then the connection ends or stays open."""
-    connection = Connection(parked_loop, lambda _: None)
+    connection = Connection(parked_loop, lambda _: None, Outbox(parked_loop))
     transport = Transport()
     connection.connection_made(transport)
     connection.begin(method, idle_timeout_ms=0)
@@ -434,7 +435,7 @@ def test_headers_are_untouched(parked_loop: asyncio.AbstractEventLoop) -> None:
 
 
 def test_large_pieces_are_not_copied(parked_loop: asyncio.AbstractEventLoop) -> None:
-    connection = Connection(parked_loop, lambda _: None)
+    connection = Connection(parked_loop, lambda _: None, Outbox(parked_loop))
     connection.connection_made(Transport())
     connection.begin(b"POST", idle_timeout_ms=0)
     segment = bytes(200_000)
@@ -446,7 +447,7 @@ def test_large_pieces_are_not_copied(parked_loop: asyncio.AbstractEventLoop) -> 
 
 
 def test_small_pieces_are_joined_and_large_ones_are_not(parked_loop: asyncio.AbstractEventLoop) -> None:
-    connection = Connection(parked_loop, lambda _: None)
+    connection = Connection(parked_loop, lambda _: None, Outbox(parked_loop))
     connection.connection_made(Transport())
     connection.begin(b"POST", idle_timeout_ms=0)
     connection.data_received(OK + b"\r\n")
@@ -459,7 +460,7 @@ def test_small_pieces_are_joined_and_large_ones_are_not(parked_loop: asyncio.Abs
 
 
 def test_reading_pauses_and_resumes(parked_loop: asyncio.AbstractEventLoop) -> None:
-    connection = Connection(parked_loop, lambda _: None)
+    connection = Connection(parked_loop, lambda _: None, Outbox(parked_loop))
     transport = Transport()
     connection.connection_made(transport)
     connection.begin(b"POST", idle_timeout_ms=0)
@@ -473,7 +474,7 @@ def test_reading_pauses_and_resumes(parked_loop: asyncio.AbstractEventLoop) -> N
 
 
 def test_many_tiny_pieces_pause_reading_too(parked_loop: asyncio.AbstractEventLoop) -> None:
-    connection = Connection(parked_loop, lambda _: None)
+    connection = Connection(parked_loop, lambda _: None, Outbox(parked_loop))
     transport = Transport()
     connection.connection_made(transport)
     connection.begin(b"POST", idle_timeout_ms=0)
