@@ -11,7 +11,7 @@ import orjson
 
 from observability.wire.decode import Decoder, UnreadableEncodingError
 from observability.wire.json_fields import VALUE_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
-from observability.wire.json_paths import Field, Path, Paths, folded
+from observability.wire.json_paths import Field, Path, Paths
 from observability.wire.multipart_fields import FormField, MultipartFields
 
 WHOLE_BYTES_MAX = 65536
@@ -164,8 +164,7 @@ class RequestScanner:
                 pass  # a byte order mark, NaN or just no JSON: the scanner knows
             else:
                 if not isinstance(document, dict) or (
-                    not (strict and _has_lookalikes(document, self._paths))
-                    and self._read_document(document, self._paths)
+                    not (strict and _has_lookalike(document)) and self._read_document(document, self._paths)
                 ):
                     self._off = self.complete = True
                     return
@@ -283,10 +282,12 @@ def _rest_of(paths: Paths) -> _Rest:
 _REST_OF = {paths: _rest_of(paths) for paths in (_OPENAI, _DASHSCOPE)}
 
 
-def _has_lookalikes(document: dict[str, Any], paths: Paths) -> bool:
-    """Is one of the keys a wanted one in other letters?"""
-    alike = paths.lookalikes
-    return any(alike.get(folded(key.encode("utf-8", "surrogatepass")), key) != key for key in document)
+def _has_lookalike(document: dict[str, Any]) -> bool:
+    """Is there a `model` in other letters? (No letter beyond ASCII is folded to one of these five.)"""
+    for key in document:  # noqa: SIM110 - 0.3 µs, where `any` takes 1
+        if len(key) == 5 and key != "model" and key.lower() == "model":
+            return True
+    return False
 
 
 def _repeats(body: bytes) -> bool:
