@@ -192,6 +192,8 @@ class Plan:
     def _seek(self, start: int) -> Choice:
         """The first target from `start` on that does not cool down, or the last."""
         router, targets = self._router, self._targets
+        if router.cooldowns.quiet and len(targets[start].service.keys) == 1:  # as nearly always
+            return Choice(targets[start], targets[start].service.keys[0], start)
         last = len(targets) - 1
         for position in range(start, last + 1):
             service = targets[position].service
