@@ -26,6 +26,9 @@ from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import Final, Protocol
 
+from observability.log import get_logger
+
+_log = get_logger(__name__)
 RETRY_AFTER_MAX_S: Final = 3600.0
 """A longer `retry-after` is taken for this one. Daily quotas do ask for many hours, but so do mistakes, which nobody
 could take back: this way a subject costs one refused request an hour, and is back within an hour of its recovery."""
@@ -119,22 +122,22 @@ class Cooldowns:
             return
         now, entry = self._clock(), self._entry(name)
         if entry.cooled:
-            self._failed_again(entry, ticket, settings, retry_after_s, now)
+            self._failed_again(name, entry, ticket, settings, retry_after_s, now)
             return
         failed_at = entry.failed_at
         failed_at.append(now)
         while now - failed_at[0] > settings.window_ms / 1000:
             failed_at.popleft()
         if len(failed_at) >= settings.failures:
-            self._cool(entry, settings, retry_after_s, now)
+            self._cool(name, entry, settings, retry_after_s, now)
 
     def refused(self, name: str, ticket: int, settings: Settings, retry_after_s: float | None = None) -> None:
         """It was refused, which is no chance: the cool-down begins with the first time."""
         now, entry = self._clock(), self._entry(name)
         if entry.cooled:
-            self._failed_again(entry, ticket, settings, retry_after_s, now)
+            self._failed_again(name, entry, ticket, settings, retry_after_s, now)
         else:
-            self._cool(entry, settings, retry_after_s, now)
+            self._cool(name, entry, settings, retry_after_s, now)
 
     def released(self, name: str, ticket: int) -> None:
         """The attempt ended without news of the subject, say because the client left: if it was the probe, the next
@@ -164,20 +167,21 @@ class Cooldowns:
         return entry
 
     def _failed_again(
-        self, entry: "_Entry", ticket: int, settings: Settings, retry_after_s: float | None, now: float
+        self, name: str, entry: "_Entry", ticket: int, settings: Settings, retry_after_s: float | None, now: float
     ) -> None:
         """One more failure of a subject that cools down: it counts if it was the probe's."""
         if entry.probe == ticket:
-            self._cool(entry, settings, retry_after_s, now)
+            self._cool(name, entry, settings, retry_after_s, now)
         elif retry_after_s is not None:  # news, whoever brings it
             entry.until = max(entry.until, now + min(retry_after_s, RETRY_AFTER_MAX_S))
 
-    def _cool(self, entry: "_Entry", settings: Settings, retry_after_s: float | None, now: float) -> None:
+    def _cool(self, name: str, entry: "_Entry", settings: Settings, retry_after_s: float | None, now: float) -> None:
         entry.length_ms = min(entry.length_ms * 2 or settings.base_ms, settings.max_ms)
         length_s = entry.length_ms / 1000 if retry_after_s is None else min(retry_after_s, RETRY_AFTER_MAX_S)
         entry.until = now + length_s
         entry.cooled = self._tickets
         entry.probe = 0
+        _log.warning("cooling_down", subject=name, seconds=round(length_s, 3))
 
 
 class _Entry:

@@ -28,6 +28,8 @@ from proxy.upstream.address import Address, AuthoritiesError
 from proxy.upstream.pool import Pool
 from proxy.verdict import Verdict
 
+MAX_SHOWN_CHARACTERS: Final = 100
+"""Of a content type in an error message."""
 MAX_CACHED_ROUTES: Final = 4096
 """Routes whose record fields are kept; a configuration has some hundreds."""
 
@@ -217,6 +219,10 @@ class Pipeline:
             if not reads_alike(headers.get(_CONTENT_TYPE, "")):
                 raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
         if model_api.needs_model:
+            if not scanner.reads:
+                kind = ascii(headers.get(_CONTENT_TYPE, "")[:MAX_SHOWN_CHARACTERS])
+                message = f"the model is looked for in JSON and in forms with parts, and the Content-Type is {kind}"
+                raise GatewayError("model_missing", message)
             if scanner.failed:  # what follows may name another model to whoever reads it
                 raise GatewayError("bad_request", UNREADABLE)
             if scanner.model_seen and not scanner.model_valid:
@@ -254,6 +260,7 @@ class Pipeline:
                 retried = True
                 plan.repeat()
             elif ended.verdict is Verdict.GIVE_UP or not self._advance(plan, ended.verdict, record.status, route):
+                record.verdict = _GIVE_UP if ended.kept is None else _DONE
                 break
             if exchange.payload is None and not exchange.body.empty:
                 if not exchange.body.held_whole:

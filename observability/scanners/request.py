@@ -53,6 +53,7 @@ class RequestScanner:
         "model",
         "model_seen",
         "n",
+        "reads",
         "size",
         "stream",
     )
@@ -74,6 +75,8 @@ class RequestScanner:
         """Top-level keys among those read that came more than once: servers may disagree on which one counts."""
         self.lookalikes: set[str] = set()
         """Of these, those that came in other letters."""
+        self.reads = paths is not None
+        """It is a body of a kind that is read, whatever is in it."""
         self.complete = False
         """The body was one whole JSON document, or one whole form."""
         self.failed = False
@@ -244,6 +247,7 @@ class FormScanner(RequestScanner):
     def __init__(self, boundary: bytes | None) -> None:
         """`boundary`: None where the content type gives none that is clear; the scanner has failed then."""
         super().__init__(None)
+        self.reads = True
         if boundary is None:
             self.failed = True
             return

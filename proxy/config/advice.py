@@ -12,12 +12,14 @@ from proxy.config.complaints import Complaint
 from proxy.config.crosscheck import targets_of
 from proxy.config.model import Document
 
+_NO_PATTERN: Final = re.compile(r"^\s|\s$|[|^$\\]|\.\*|\[.*\]|\(.*\)")
+_WILDCARD: Final = re.compile(r"[*?]")
 _VARIABLE: Final = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 
 
 def advice(document: Document) -> list[Complaint]:
     """Every warning about a checked document, in the order of the file. Shows no secret."""
-    return [*_unexpanded(document), *_services(document), *_served(document)]
+    return [*_unexpanded(document), *_services(document), *_routed(document), *_served(document)]
 
 
 def _unexpanded(document: Document) -> Iterator[Complaint]:
@@ -48,6 +50,37 @@ def _services(document: Document) -> Iterator[Complaint]:
         elif service.api_keys and all(model_api.auth == "passthrough" for model_api in users):
             wrong = f"Model API {users[0].name} passes the caller's own key on, and nobody uses these"
             yield Complaint(f"services[{index}].api_keys", wrong, "take them out, or set auth to consumers")
+
+
+def _routed(document: Document) -> Iterator[Complaint]:
+    """Targets that no request reaches, and names that look like something else."""
+    for index, model_api in enumerate(document.model_apis):
+        path = f"model_apis[{index}]"
+        by_model = model_api.routing.by_model or []
+        for position, entry in enumerate(by_model):
+            where = f"{path}.routing.by_model[{position}].match"
+            earlier = next((one for one in by_model[:position] if _covers(one.match, entry.match)), None)
+            if earlier is not None:
+                wrong = f"every name that fits {entry.match!r} fits {earlier.match!r} before it"
+                yield Complaint(where, wrong, "the first pattern that fits decides: put the narrower one first")
+            if _NO_PATTERN.search(entry.match):
+                right = "use ? for any one character and * for any number of them; a pattern is no regular expression"
+                yield Complaint(where, f"{entry.match!r} fits only names with these very characters", right)
+        for place, target in targets_of(model_api):
+            if target.model is not None and _WILDCARD.search(target.model):
+                wrong = f"the service will be asked for a model of the very name {target.model!r}"
+                yield Complaint(f"{path}.{place}.model", wrong, "write the name of a model")
+        if len(model_api.fallback) >= model_api.max_attempts:
+            wrong = f"{model_api.max_attempts} attempts do not reach the last of {len(model_api.fallback)} fallbacks"
+            right = f"set it to {len(model_api.fallback) + 1} or more"
+            yield Complaint(f"{path}.max_attempts", wrong, right)
+
+
+def _covers(earlier: str, later: str) -> bool:
+    """Does `earlier` fit whatever `later` fits? Tried with nothing and with much in the place of each `*`."""
+    pattern = re.compile("".join({"?": ".", "*": ".*"}.get(one, re.escape(one)) for one in earlier), re.DOTALL)
+    names = (later.replace("?", "\0").replace("*", filling) for filling in ("", "\0" * 300))
+    return all(pattern.fullmatch(name) for name in names)
 
 
 def _served(document: Document) -> Iterator[Complaint]:

@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 
 from proxy.config.complaints import Complaint, ConfigError
 
-_RIGHT: Final = "check indentation, quotes and brackets there; texts with ': ', '#' or '{' need quotes"
+_RIGHT: Final = "check indentation, quotes and brackets there; texts with ': ', '#' or '{', or from '*' on, need quotes"
 
 # words of the parser's context and problem, what is wrong, what would be right, whether the place is where it began
 _WORDS: Final[tuple[tuple[str, str, str, bool], ...]] = (

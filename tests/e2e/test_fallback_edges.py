@@ -46,7 +46,7 @@ async def test_where_the_next_target_cannot_have_the_body_the_answer_of_the_last
         got = await ask(worker, encoded, b"Content-Encoding: gzip")
         record = await record_of(worker)
         assert (got.status, b"busy_there" in got.body) == (503, True)
-        assert verdicts(record) == [("sim", "next_target", 503), ("two", "next_target", None)]
+        assert verdicts(record) == [("sim", "next_target", 503), ("two", "give_up", None)]
         assert record["attempts"][1]["error"] == "bad_request"
         assert record["fields"]["sluiceway.outcome"] == "upstream_error"
         assert not bodies(two)

@@ -64,6 +64,15 @@ async def test_a_kind_of_body_in_which_the_model_cannot_be_replaced() -> None:
         assert not one.connections
 
 
+async def test_a_kind_of_body_in_which_the_model_cannot_be_found() -> None:
+    """What curl says of its own accord: the error tells where the model was looked for."""
+    async with Scripted(*OK) as one, gateway(one, NOBODY, routing=BY_MODEL, fallback=[]) as worker:
+        got = await ask(worker, JSON, kind=b"application/x-www-form-urlencoded")
+        assert (got.status, b"x-sluiceway-error: model_missing" in got.head) == (400, True)
+        assert b"Content-Type is 'application/x-www-form-urlencoded'" in got.body
+        assert not one.connections
+
+
 async def test_a_body_that_cannot_be_rewritten_takes_no_connection() -> None:
     async with gateway(NOBODY, NOBODY, routing=RENAMED, fallback=[]) as worker:
         await refused(worker, b'{"model":')

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from structlog.testing import capture_logs
 
 from proxy.cooldown import RETRY_AFTER_MAX_S, Cooldowns, retry_after_s
 
@@ -258,6 +259,18 @@ def test_what_the_configuration_no_longer_names_is_forgotten(cooldowns: Cooldown
     cooldowns.released("qwen", probe)
     cooldowns.succeeded("qwen", probe)
     assert cooldowns.available("qwen")
+
+
+def test_each_cool_down_is_said_once(cooldowns: Cooldowns) -> None:
+    with capture_logs() as logged:
+        fail(cooldowns, 4)
+        assert not logged
+        fail(cooldowns, 3)
+        cooldowns.refused("qwen/0", cooldowns.began("qwen/0"), DEFAULT, 20.0)
+    assert [(line["event"], line["subject"], line["seconds"]) for line in logged] == [
+        ("cooling_down", "qwen", 1.0),
+        ("cooling_down", "qwen/0", 20.0),
+    ]
 
 
 def test_a_probe_that_takes_as_long_as_a_cool_down_no_longer_keeps_others_away(clock: Clock) -> None:

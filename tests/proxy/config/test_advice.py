@@ -22,6 +22,11 @@ OTHER: dict[str, Any] = {
     "routing": {"single": {"service": "qwen"}},
 }
 
+
+def BY_MODEL(*patterns: str) -> tuple[str, Any]:
+    return "model_apis.0.routing", {"by_model": [{"match": pattern, "service": "qwen"} for pattern in patterns]}
+
+
 # changes to the contract's file, path of the warning, words of what is odd, words of what would be right
 ODD: list[tuple[list[tuple[str, Any]], str, str, str]] = [
     ([("model_apis", []), ("services", [])], "model_apis", "the file has none", "add at least one"),
@@ -34,6 +39,15 @@ ODD: list[tuple[list[tuple[str, Any]], str, str, str]] = [
     ([("services.0.headers", {"X-Key": "$HIDDEN"})], "services[0].headers.x-key", "like a variable", "with braces"),
     ([("services.0.headers", {"X-Key": "Basic $HIDDEN"})], "services[0].headers.x-key", "like a variable", "${NAME}"),
     ([("consumers.0.keys", ["$HIDDEN"])], "consumers[0].keys[0]", "looks like a variable", "${NAME} with braces"),
+    ([BY_MODEL("*", "gpt-*")], "model_apis[0].routing.by_model[1].match", "'gpt-*' fits '*' before", "narrower"),
+    ([BY_MODEL("gpt-*", "gpt-?-mini")], "model_apis[0].routing.by_model[1].match", "fits 'gpt-*' before", "narrower"),
+    ([BY_MODEL("qwen", "qwen")], "model_apis[0].routing.by_model[1].match", "every name that fits 'qwen'", "narrower"),
+    ([BY_MODEL("gpt-4|gpt-5")], "model_apis[0].routing.by_model[0].match", "only names with these very", "no regular"),
+    ([BY_MODEL("qwen* ")], "model_apis[0].routing.by_model[0].match", "these very characters", "a pattern is"),
+    ([("model_apis.0.routing", {"single": {"service": "qwen", "model": "gpt-*"}})],
+     "model_apis[0].routing.single.model", "asked for a model of the very name 'gpt-*'", "write the name"),
+    ([("services.1", SPARE), ("model_apis.0.fallback", [{"service": "spare"}]), ("model_apis.0.max_attempts", 1)],
+     "model_apis[0].max_attempts", "1 attempts do not reach the last of 1", "set it to 2 or more"),
     ([("admin.token", "$HIDDEN")], "admin.token", "looks like a variable", "${NAME} with braces"),
 ]  # fmt: skip
 
@@ -58,6 +72,7 @@ def test_one_oddity_makes_one_warning(changes: list[tuple[str, Any]], path: str,
                                                                          {"service": "spare", "weight": 0}]})],
         [("services.0.api_keys", ["a$b", "$", "$1", "price-$NAME"])],
         [("services.0.headers", {"x-note": "costs $5"})],
+        [BY_MODEL("gpt-?", "gpt-*", "*-mini", "qwen2.5-*", "org/model:v1", "*")],
     ],
 )  # fmt: skip
 def test_what_is_not_odd(changes: list[tuple[str, Any]]) -> None:
