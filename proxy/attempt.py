@@ -180,7 +180,7 @@ class Attempt:
             if head.status >= 400:
                 ended = await self._refused(connection, head, held)
             else:
-                if is_stream(head) and (self._clock is not None or plan.another):
+                if is_stream(head) and (self._clock is not None or plan.target_left):
                     ended = await self._opened(connection, head, held)
                 if ended is None:
                     plan.report(_NOBODY)
@@ -337,7 +337,8 @@ class Attempt:
     ) -> Ended | None:
         """Keep an answer that may be the last one, where another attempt can follow; None: it goes to the client."""
         plan, exchange = self._plan, self._exchange
-        if verdict is Verdict.DONE or not plan.another:
+        follows = verdict is not Verdict.DONE and (verdict is Verdict.NEXT_KEY or plan.target_left)
+        if not follows:
             return None
         if self._clock is not None:
             self._clock.stop()

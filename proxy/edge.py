@@ -113,10 +113,14 @@ class Edge(Intake):
                         self._handler_waiter.set_result(None)
                 if not keep or self._close or self._force_close:
                     break
+                if self.writing_paused:  # of answers that nobody reads no more are made
+                    await self._drain_helper()
                 self._busy = False
                 if self._tail or self._buffer_paused:
                     self._take_tail()
-                if not self._messages:
+                if self._messages:
+                    await asyncio.sleep(0)  # one of many that came at once: it is the turn of other connections
+                else:
                     self._await_next()
             if self._refused or not self._body.is_eof():
                 await self._linger()

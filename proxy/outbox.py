@@ -10,6 +10,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
+from observability.log import get_logger
+
+_log = get_logger(__name__)
 SMALL_BYTES: Final = 16384
 """Larger writes are made at once: what they cost is their bytes, and somebody may have to be paused after them."""
 HELD_BYTES_MAX: Final = 1 << 20
@@ -52,5 +55,10 @@ class Outbox:
             return
         self._held, self._held_bytes = [], 0
         for channel, data in held:
-            if not channel.is_closing():
+            if channel.is_closing():
+                continue
+            try:
                 channel.write(data)
+            except Exception:  # noqa: BLE001 - a bug of whoever wrote it: the others get theirs
+                _log.exception("write_failed")
+                channel.abort()

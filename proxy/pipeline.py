@@ -16,6 +16,7 @@ from observability.observation import Attempt as AttemptRecord
 from observability.scanners import RequestScanner, reads_alike, request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
+from proxy.body import scan_slowly
 from proxy.changes import NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError
@@ -177,7 +178,7 @@ class Pipeline:
         scanner = request_scanner(
             operation.protocol, operation.name, headers.get(_CONTENT_TYPE, ""), headers.get(_CONTENT_ENCODING, "")
         )
-        if body.small and (data := body.take_arrived()):
+        if body.small and not scanner.decodes and (data := body.take_arrived()):
             exchange.payload = data
             scanner.whole(data, strict=route.model_api.model_matters)  # 2 µs at once, where piece by piece costs 10
         exchange.observation.request_scanner = scanner
@@ -189,7 +190,11 @@ class Pipeline:
         if body.small:
             exchange.observation.request_scanner = None  # it takes the whole at once
             exchange.payload = await body.read_whole()
-            scanner.whole(exchange.payload, strict=model_api.model_matters)
+            if scanner.decodes:
+                await scan_slowly(scanner, exchange.payload)
+                scanner.end()
+            else:
+                scanner.whole(exchange.payload, strict=model_api.model_matters)
             exchange.observation.request_scanner = scanner
             return
         again = model_api.max_attempts > 1 and model_api.has_alternatives

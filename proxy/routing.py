@@ -156,11 +156,9 @@ class Plan:
     # -- where to ----------------------------------------------------------------------------------------------------
 
     @property
-    def another(self) -> bool:
-        """Could a further attempt follow the one that runs?"""
-        if self.attempts >= self._max_attempts:
-            return False
-        return self.choice.position + 1 < len(self._targets) or self.key_left
+    def target_left(self) -> bool:
+        """Is there a further target, and an attempt for it?"""
+        return self.attempts < self._max_attempts and self.choice.position + 1 < len(self._targets)
 
     @property
     def key_left(self) -> bool:

@@ -110,6 +110,11 @@ class RequestScanner:
         """
         return "model" in self.duplicates or "model" in self.lookalikes
 
+    @property
+    def decodes(self) -> bool:
+        """It still looks at the body, and has to decode it for that."""
+        return self._decoder is not None and not self._off
+
     def decode(self, encoding: str) -> None:
         """The body is encoded (Content-Encoding, not empty). To be said before the first byte."""
         if self._off or encoding.strip().lower() == "identity":

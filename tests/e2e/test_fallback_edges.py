@@ -285,24 +285,75 @@ async def test_a_deadline_that_runs_out_in_the_queue_for_a_connection_blames_nob
         assert (await first).status == 200
 
 
-async def test_an_answer_that_was_kept_is_not_described_by_the_attempt_after_it() -> None:
+async def test_the_times_of_an_answer_are_its_own() -> None:
+    """A stream that begins with an error is kept; the next one says its role and breaks off a while later."""
+    go = asyncio.Event()
     async with (
-        Scripted(*says(REFUSED)) as one,
-        Scripted(ReadRequest(), Send(SSE + chunk(ROLE)), Fin()) as two,
+        Scripted(*says(SSE + chunk(ERROR) + LAST)) as one,
+        Scripted(ReadRequest(), Send(SSE + chunk(ROLE)), Wait(go), Fin()) as two,
         gateway(one, two, first_token_timeout_ms=60_000) as worker,
     ):
-        got = await ask(worker, STREAM)
+        asking = asyncio.ensure_future(ask(worker, STREAM))
+        connection = await two.connection(0)
+        while not connection.bodies:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)  # time passing is what is tested
+        go.set()
+        got = await asking
         record = await record_of(worker)
-        assert (got.status, b"busy_there" in got.body) == (503, True)
+        assert (got.status, b"overloaded_now" in got.body) == (200, True)
         assert [name for name, _, _ in verdicts(record)] == ["sim", "two"]
-        assert "gen_ai.response.time_to_first_chunk" not in record["fields"]
-        assert record["fields"]["http.response.status_code"] == 503
+        # of the kept stream's event, which was read again at the end, and not of the role 0.2 s before
+        assert record["fields"]["gen_ai.response.time_to_first_chunk"] >= 0.2
+
+
+async def test_the_first_event_of_an_answer_is_not_that_of_the_attempt_before_it() -> None:
+    go = asyncio.Event()
+    async with (
+        Scripted(*says(SSE + chunk(ERROR) + LAST)) as one,
+        Scripted(ReadRequest(), Wait(go), Send(SSE + chunk(TOKEN) + chunk(FINISH) + LAST)) as two,
+        gateway(one, two) as worker,
+    ):
+        asking = asyncio.ensure_future(ask(worker, STREAM))
+        connection = await two.connection(0)
+        while not connection.bodies:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)  # time passing is what is tested
+        go.set()
+        assert (await asking).status == 200
+        assert (await record_of(worker))["fields"]["gen_ai.response.time_to_first_chunk"] >= 0.2
 
 
 async def test_usage_that_was_asked_for_is_withheld_from_a_kept_stream_too() -> None:
+    """The attempt after it was answered before it had asked for any; and nobody is left."""
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
     refused = SSE + chunk(ERROR) + chunk(usage) + LAST
-    async with Scripted(*says(refused)) as one, gateway(one, NOBODY) as worker:
-        got = await ask(worker, LARGE[:-1] + b',"stream":true}')
+    async with (
+        Scripted.each((ReadRequest(), Send(refused), ReadHead(), Fin()), (ReadHead(), Fin())) as one,
+        Scripted(ReadHead(), Send(answer(503)[:-5]), Fin()) as two,
+        gateway(one, two, fallback=[{"service": "two"}, {"service": "sim", "model": "gone"}]) as worker,
+    ):
+        got = await ask(worker, b'{"messages":["%s"],"model":"m","stream":true}' % (b"x" * 3_000_000))
         assert orjson.loads(bodies(one)[0])["stream_options"] == {"include_usage": True}
+        assert [service for service, _, _ in verdicts(await record_of(worker))] == ["sim", "two", "sim", "sim"]
         assert (got.status, b"overloaded_now" in got.body, b"usage" in got.body) == (200, True, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (CHAT, answer(500, b'{"error":"%s"}' % (b"x" * 100_000))),
+        (STREAM, SSE + chunk(ERROR) + chunk(TOKEN * 2000) + LAST),
+    ],
+    ids=["a page", "a stream"],
+)
+async def test_a_further_key_is_no_further_target(body: bytes, said: bytes) -> None:
+    """Only a refused key is followed by the next one: any other answer is the client's, however large."""
+    async with (
+        Scripted(*says(said)) as one,
+        gateway(one, NOBODY, service={"api_keys": ["sk-a", "sk-b"]}, fallback=[]) as worker,
+    ):
+        got = await ask(worker, body)
+        assert b"x-sluiceway-error" not in got.head
+        assert len(got.body) > 100_000
+        assert verdicts(await record_of(worker)) == [("sim", "done", got.status)]

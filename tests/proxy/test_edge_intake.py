@@ -1,6 +1,7 @@
 """What the edge reads of a connection, with raw sockets: empty lines, heads that arrive slowly, bodies, upgrades."""
 
 import asyncio
+import socket
 
 import orjson
 import pytest
@@ -99,3 +100,23 @@ async def test_an_upgrade_without_a_body_is_a_request_too() -> None:
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert await client.rest() == (b"", "fin")
+
+
+async def test_who_asks_again_and_again_and_reads_nothing_is_not_answered_without_end() -> None:
+    """Probes are answered by the gateway itself, at once: only the client's reading holds them back."""
+    probe = b"GET /-/healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with running(document_of("http://127.0.0.1:9")) as worker:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (worker.host, worker.port))
+        sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(client, probe * 400_000))
+        await _until(lambda: [edge for edge in worker.server.live if edge.writing_paused])
+        (edge,) = worker.server.live
+        largest = 0
+        for _ in range(2000):
+            await asyncio.sleep(0)
+            largest = max(largest, edge.channel.get_write_buffer_size())
+        sending.cancel()
+        client.close()
+        assert 0 < largest < 1 << 20

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.outbox import HELD_BYTES_MAX, SMALL_BYTES, Outbox
 
@@ -76,3 +77,19 @@ async def test_nothing_is_written_twice(channel: Any) -> None:
     outbox.flush()
     await asyncio.sleep(0)
     assert channel.written == [b"a"]
+
+
+async def test_a_channel_that_cannot_be_written_to_takes_no_other_with_it(channel: Any) -> None:
+    class Ended(Channel):
+        def write(self, data: bytes) -> None:
+            raise RuntimeError("Cannot call write() after write_eof()")
+
+        def abort(self) -> None:
+            self.closing = True
+
+    outbox, ended = Outbox(asyncio.get_running_loop()), Ended()
+    outbox.write(ended, b"a")  # type: ignore[arg-type]
+    outbox.write(channel, b"b")
+    with capture_logs() as logged:
+        outbox.flush()
+    assert (channel.written, ended.closing, [line["event"] for line in logged]) == ([b"b"], True, ["write_failed"])

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gzip
 import os
+import threading
 import tracemalloc
 from collections import deque
 from pathlib import Path
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from observability.board import CELLS, Cell
 from observability.observation import Observation
 from observability.sampling import TraceContext
-from proxy.body import RequestBody
+from observability.scanners import request_scanner
+from proxy.body import SLICE_BYTES, RequestBody
 from proxy.errors import GatewayError, TargetUnusableError
 from proxy.spool import Holding
 
@@ -187,6 +190,22 @@ async def test_a_write_that_fails_in_any_way_loses_the_tape(worker: Worker, monk
     assert (body.lost, worker.held) == ("disk", (0, 0))
 
 
+async def test_a_write_that_is_cancelled_is_a_hole_and_the_tape_is_lost(worker: Worker):
+    held, go = threading.Event(), threading.Event()
+    body = worker.body([b"x" * 300_000] * 4)
+    for _ in range(3):
+        await body.read()
+    for _ in range(16):  # the threads are busy: what is written next waits for them
+        body._spool._threads.submit(lambda: (held.set(), go.wait(10)))
+    assert await asyncio.to_thread(held.wait, 10)
+    await rest_of(body)
+    body._spool._threads.shutdown(wait=False, cancel_futures=True)
+    go.set()
+    body.rewind()
+    with pytest.raises(TargetUnusableError):
+        await rest_of(body)
+
+
 async def test_a_small_body_in_several_pieces_is_held_once(worker: Worker):
     body = worker.body([b"x" * 30_000] * 2)
     assert len(await body.read_whole()) == 60_000
@@ -305,3 +324,23 @@ async def test_a_reader_that_is_cancelled_leaves_the_file_to_the_thread(worker: 
     async with asyncio.timeout(10):
         while open_files(tmp_path / "spool"):
             await asyncio.sleep(0.001)
+
+
+async def test_a_long_look_at_an_encoded_body_leaves_turns_to_others(worker: Worker):
+    text = b'{"pad":"%s","model":"qwen"}' % os.urandom(60_000).hex().encode()
+    piece = gzip.compress(text)
+    body = worker.body([piece[:30_000], piece[30_000:]])
+    scanner = body._observation.request_scanner = request_scanner("openai", "chat", "application/json", "gzip")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.ensure_future(others())
+    assert await rest_of(body) == piece
+    ticking.cancel()
+    assert (scanner.model, body._observation.request_bytes) == ("qwen", len(piece))
+    assert turns >= len(piece) // SLICE_BYTES
