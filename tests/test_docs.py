@@ -40,7 +40,7 @@ FIELDS = sorted(
     for name, value in vars(names).items()
     if name.isupper() and isinstance(value, str) and value not in NO_FIELDS and not name.startswith(VALUES)
 )
-LINE_ONLY = {names.TIMESTAMP, names.LEVEL, names.EVENT, names.TRACE_ID, names.SPAN_ID}
+LINE_ONLY = {names.TIMESTAMP, names.LEVEL, names.EVENT, names.TRACE_ID, names.SPAN_ID, names.SLUICEWAY_TRIED}
 EVERYWHERE = {names.HTTP_RESPONSE_STATUS_CODE, names.ERROR_TYPE}
 """On the CLIENT span with a value of its own, or only where the upstream failed: the span encoder sees to both."""
 SPANS_ONLY = {

@@ -6,10 +6,19 @@ from typing import Any
 import orjson
 
 from observability import names
-from observability.record import Record
+from observability.record import Attempt, Record
 
 _LEVELS = {names.OUTCOME_OK: "info", names.OUTCOME_GATEWAY_ERROR: "error"}
 """By outcome; all others are warnings."""
+
+
+_TRIED = ("service", "model", "status", "verdict", "error")
+
+
+def _tried(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as the line has it; what is unknown is absent."""
+    told = {name: attempt[name] for name in _TRIED if name in attempt}  # type: ignore[literal-required]
+    return {**told, "duration_ms": round((attempt["end_ns"] - attempt["start_ns"]) / 1e6, 3)}
 
 
 class LineEncoder:
@@ -30,6 +39,9 @@ class LineEncoder:
             names.SPAN_ID: record["span_id"],
             **fields,
         }
+        attempts = record.get("attempts", ())
+        if len(attempts) > 1:  # where there is no tracing backend, this is where one sees why a request went elsewhere
+            line[names.SLUICEWAY_TRIED] = [_tried(attempt) for attempt in attempts]
         labels = record.get("labels")
         if labels:
             for label, value in labels.items():

@@ -21,6 +21,20 @@ def test_a_line_is_who_and_when_then_the_fields():
     assert made["fields"].items() <= line.items()
 
 
+def test_the_line_says_what_was_tried_where_that_was_more_than_one_target():
+    (plain,) = record()["attempts"]
+    plain.pop("status", None)
+    first = {**plain, "verdict": "next_target", "error": "connect_failed", "end_ns": plain["start_ns"] + 12_345_678}
+    last = {**plain, "service": "spare", "status": 200, "verdict": "done", "model": "gpt-5"}
+    last["end_ns"] = last["start_ns"] + 2_000_000
+    line = orjson.loads(LineEncoder().encode(record(attempts=[first, last])))
+    assert line["sluiceway.tried"] == [
+        {"service": "qwen", "verdict": "next_target", "error": "connect_failed", "duration_ms": 12.346},
+        {"service": "spare", "model": "gpt-5", "status": 200, "verdict": "done", "duration_ms": 2.0},
+    ]
+    assert "sluiceway.tried" not in orjson.loads(LineEncoder().encode(record(attempts=[last])))
+
+
 @pytest.mark.parametrize(
     ("outcome", "level"),
     [
