@@ -25,8 +25,7 @@ from proxy.opening import Kept
 from proxy.relay import relay
 from proxy.routing import Plan, Router
 from proxy.spool import Holding
-from proxy.upstream.address import Address, AuthoritiesError
-from proxy.upstream.pool import Pool
+from proxy.upstream.pools import Pools
 from proxy.verdict import Verdict
 
 MAX_SHOWN_CHARACTERS: Final = 100
@@ -47,7 +46,7 @@ class Pipeline:
     def __init__(self, holding: Holding) -> None:
         self._holding = holding
         self._router = Router()
-        self._pools: dict[str, tuple[Service, Pool]] = {}
+        self._pools = Pools()
         self._fields: dict[tuple[int, str], tuple[Route, orjson.Fragment]] = {}
         self._running: dict[str, int] = {}
 
@@ -74,20 +73,18 @@ class Pipeline:
                 exchange.body.let_go()
 
     def adopt(self, snapshot: Snapshot) -> None:
-        """Make the pools of a snapshot's services before any request needs them.
+        """Serve this generation from now on: to be said before any request has it.
 
-        AuthoritiesError where a service's `tls.ca` cannot be used; it says which service.
+        AuthoritiesError where a service's `tls.ca` cannot be used; it says which service, and nothing has changed.
         """
-        for service in snapshot.services.values():
-            try:
-                self._pool(service)
-            except AuthoritiesError as error:
-                raise AuthoritiesError(f"service {service.name}: tls.ca: {error}") from None
+        self._pools.adopt(snapshot.services.values())
+        self._router.adopt(snapshot)
+        names = {model_api.name for model_api in snapshot.model_apis}
+        self._running = {name: running for name, running in self._running.items() if running or name in names}
 
     def close(self) -> None:
         """Close the upstream connections that are idle, and the others when they come back."""
-        for _, pool in self._pools.values():
-            pool.close()
+        self._pools.close()
 
     # -- match, authenticate, pick -----------------------------------------------------------------------------------
 
@@ -155,20 +152,6 @@ class Pipeline:
         if limit is not None and running >= limit:
             raise GatewayError("overloaded", f"Model API {model_api.name} has {limit} requests running, its limit")
         self._running[model_api.name] = running + 1
-
-    def _pool(self, service: Service) -> Pool:
-        known = self._pools.get(service.name)
-        if known is not None and known[0] is service:
-            return known[1]
-        if known is not None:
-            known[1].close()
-        pool = Pool(
-            Address(service.scheme, service.host, service.port, service.tls_ca),
-            connect_timeout_ms=service.connect_timeout_ms,
-            max_connections=service.max_connections,
-        )
-        self._pools[service.name] = (service, pool)
-        return pool
 
     # -- peek --------------------------------------------------------------------------------------------------------
 
@@ -255,7 +238,7 @@ class Pipeline:
             record = AttemptRecord(service.name, service.host, service.port, _GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
-            ended = await Attempt(exchange, route, plan, self._pool(service), record, retried=retried).run()
+            ended = await Attempt(exchange, route, plan, self._pools.of(service), record, retried=retried).run()
             if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept

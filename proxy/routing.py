@@ -6,12 +6,12 @@ tried: an attempt that may fail is better than an answer that says so. What atte
 and the balancers, which are the worker's and outlive the plan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
 from proxy.balancer import Balancer
-from proxy.config.snapshot import ModelApi
+from proxy.config.snapshot import ModelApi, Snapshot
 from proxy.config.targets import ByModel, ByWeight, Key, Service, Single, Target
 from proxy.config.values import MODEL_CHARACTERS_MAX
 from proxy.cooldown import Cooldowns
@@ -44,7 +44,24 @@ class Router:
         self.cooldowns = Cooldowns()
         self._balancers: dict[str, tuple[ByWeight, Balancer]] = {}
         self._turns: dict[str, int] = {}
+        self._keys: dict[str, Mapping[str, tuple[tuple[bytes, bytes], ...]]] = {}
+        """Of the present generation, by name, with their credentials: to see which are new in the next."""
         self._lone: dict[str, tuple[ModelApi, tuple[Target, ...], Choice]] = {}
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Forget what is known of services, keys and Model APIs that this generation has no more.
+
+        A key whose secret has changed is a new one, whatever its place in the list.
+        """
+        services = snapshot.services.values()
+        keys = {key.name: key.auth_headers for service in services for key in service.keys}
+        kept = {name for name, lines in keys.items() if self._keys.get(name, lines) == lines}
+        self._keys = keys
+        self.cooldowns.forget(kept | {service.name for service in services})
+        self._turns = {name: turn for name, turn in self._turns.items() if name in snapshot.services}
+        names = {model_api.name for model_api in snapshot.model_apis}
+        self._balancers = {name: known for name, known in self._balancers.items() if name in names}
+        self._lone = {}
 
     def plan(self, model_api: ModelApi, model: str | None) -> "Plan":
         """The plan of an exchange that asks for `model`, None where it is unknown.

@@ -148,7 +148,7 @@ async def records_of(worker: FakeWorker) -> AsyncIterator[Record]:
 def check_nothing_is_held(worker: FakeWorker) -> None:
     for cell in (Cell.ACTIVE, Cell.HELD_MEMORY_BYTES, Cell.HELD_DISK_BYTES):
         assert worker.row[cell] == 0, f"{cell.name} is {worker.row[cell]} after the last request"
-    for _, pool in worker.pipeline._pools.values():
+    for pool in worker.pipeline._pools:
         assert pool.open_connections == pool.idle_connections, f"a connection is still busy: {pool}"
         assert not pool._waiters, f"somebody still waits: {pool}"
     assert not any(worker.pipeline._running.values()), "a Model API counts requests that are over"

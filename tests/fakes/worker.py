@@ -95,6 +95,7 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
         disk_bytes=lambda: worker.row[Cell.HELD_DISK_BYTES],
     )
     worker.pipeline = Pipeline(worker.holding)
+    worker.pipeline.adopt(snapshot)
     worker.handler = Handler(snapshot, worker.pipeline, worker.row)
     with tempfile.TemporaryDirectory() as folder:
         counter = RequestCounter(Path(folder), 0)  # mapped: it needs its name no longer

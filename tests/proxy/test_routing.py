@@ -1,11 +1,13 @@
 """Plans and what attempts tell of their targets: old attempts say nothing of what came after them."""
 
+from collections.abc import Sequence
+
 import orjson
 import pytest
 
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
-from proxy.config.snapshot import ModelApi
+from proxy.config.snapshot import ModelApi, Snapshot
 from proxy.routing import Plan, Router
 from proxy.verdict import Blame, Verdict
 from tests.fakes.worker import document_of
@@ -158,3 +160,35 @@ def test_an_attempt_fails_once(model_api: ModelApi):
     for _ in range(2):
         plan.report(Blame.SERVICE)
     assert router.cooldowns.available("sim")
+
+
+def keyed(*keys: str, weights: Sequence[int] = ()) -> Snapshot:
+    targets = [{"service": "sim", "weight": weight} for weight in weights]
+    model_api = {"routing": {"by_weight": targets}} if weights else {}
+    document = document_of("http://127.0.0.1:1", service={"api_keys": list(keys)}, model_api=model_api)
+    return compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 1)
+
+
+def test_the_next_generation_forgets_keys_whose_secret_is_another():
+    router = Router()
+    first = keyed("sk-a", "sk-b")
+    router.adopt(first)
+    for _ in range(2):
+        begun(router, first.model_apis[0]).report(Blame.KEY, 60.0)
+    assert set(router.cooldowns.cooling()) == {"sim/0", "sim/1"}
+    router.adopt(keyed("sk-a", "sk-b"))
+    assert set(router.cooldowns.cooling()) == {"sim/0", "sim/1"}
+    second = keyed("sk-a", "sk-new")
+    router.adopt(second)
+    assert set(router.cooldowns.cooling()) == {"sim/0"}
+    assert router.plan(second.model_apis[0], None).choice.key.name == "sim/1"
+
+
+def test_plans_of_the_next_generation_are_its_own():
+    router = Router()
+    for snapshot in (keyed("sk-a"), keyed("sk-b"), keyed("sk-c", weights=(1, 2))):
+        router.adopt(snapshot)
+        plan = router.plan(snapshot.model_apis[0], None)
+        assert plan.choice.target.service is snapshot.services["sim"]
+        assert plan.choice.key is snapshot.services["sim"].keys[0]
+        plan.close()

@@ -1,0 +1,89 @@
+"""The pools of one worker: one for each service, warm from one generation of the configuration to the next.
+
+A pool belongs to what a generation says of a service as far as its connections are concerned (`Place`). As long as the
+next generation says the same, its connections stay; else it retires: its idle connections close at once, the others
+when their requests are over. A request that began under an older generation is served to its end all the same.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from proxy.config.targets import Service
+from proxy.upstream.address import Address, AuthoritiesError
+from proxy.upstream.pool import Pool
+
+
+class Place(NamedTuple):
+    """What makes two pools one. Two services at one address have a pool each: `max_connections` is theirs."""
+
+    service: str
+    scheme: str
+    host: str
+    port: int
+    tls_ca: str | None
+    connect_timeout_ms: int
+    max_connections: int
+
+
+class Pools:
+    """Made and used on the thread of the running event loop."""
+
+    def __init__(self) -> None:
+        self._of: dict[Service, Pool] = {}
+        self._by_place: dict[Place, Pool] = {}
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(self._by_place.values())
+
+    def of(self, service: Service) -> Pool:
+        """The pool of a service. It need not be of the present generation."""
+        pool = self._of.get(service)
+        if pool is None:
+            pool = self._by_place.get(_place(service))
+        if pool is None:  # of a request that began before the service went: connections that nobody will use again
+            pool = _pool(_place(service))
+            pool.close()
+        return pool
+
+    def adopt(self, services: Iterable[Service]) -> None:
+        """These are the services from now on.
+
+        AuthoritiesError where a service's `tls.ca` cannot be used; it says which, and everything is as it was.
+        """
+        of: dict[Service, Pool] = {}
+        by_place: dict[Place, Pool] = {}
+        for service in services:
+            place = _place(service)
+            try:
+                of[service] = by_place[place] = self._by_place.get(place) or _pool(place)
+            except AuthoritiesError as error:
+                raise AuthoritiesError(f"service {service.name}: tls.ca: {error}") from None
+        retired = [pool for place, pool in self._by_place.items() if place not in by_place]
+        self._of, self._by_place = of, by_place
+        for pool in retired:
+            pool.close()
+
+    def close(self) -> None:
+        """Close the connections that are idle, and the others when they come back."""
+        for pool in self._by_place.values():
+            pool.close()
+
+
+def _place(service: Service) -> Place:
+    return Place(
+        service.name,
+        service.scheme,
+        service.host,
+        service.port,
+        service.tls_ca,
+        service.connect_timeout_ms,
+        service.max_connections,
+    )
+
+
+def _pool(place: Place) -> Pool:
+    return Pool(
+        Address(place.scheme, place.host, place.port, place.tls_ca),
+        connect_timeout_ms=place.connect_timeout_ms,
+        max_connections=place.max_connections,
+    )

@@ -1,0 +1,98 @@
+"""One generation of the configuration after the other, as a worker takes them: what stays warm, and what goes."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.config import file as config_file
+from proxy.config.compile import compile_snapshot
+from proxy.config.snapshot import Snapshot
+from proxy.upstream.address import AuthoritiesError
+from tests.e2e.two_targets import OK, answer, ask, record_of
+from tests.fakes.certificates import Authority
+from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
+from tests.fakes.worker import FakeWorker, document_of, running
+
+
+def snapshot_of(document: dict[str, Any], generation: int) -> Snapshot:
+    return compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), generation)
+
+
+def swap(worker: FakeWorker, snapshot: Snapshot) -> None:
+    worker.pipeline.adopt(snapshot)
+    worker.handler.snapshot = snapshot
+
+
+async def test_connections_stay_where_the_service_is_the_same() -> None:
+    async with Scripted(*OK) as upstream:
+        document = document_of(f"http://127.0.0.1:{upstream.port}")
+        async with running(document) as worker:
+            assert (await ask(worker)).status == 200
+            document["services"][0]["idle_timeout_ms"] = 5000  # nothing that concerns a connection's making
+            document["services"][0]["api_keys"] = ["sk-other"]
+            swap(worker, snapshot_of(document, 8))
+            got = await ask(worker)
+            assert (got.status, b"x-sluiceway-generation: 8\r\n" in got.head + b"\r\n") == (200, True)
+            assert [b"sk-other" in head for head in upstream.connections[0].heads] == [False, True]
+            assert len(upstream.connections) == 1
+
+
+@pytest.mark.parametrize("change", [{"base_url": "http://localhost:{port}"}, {"max_connections": 7}, {"name": "other"}])
+async def test_connections_go_where_it_is_another(change: dict[str, Any]) -> None:
+    async with Scripted(*OK) as upstream:
+        document = document_of(f"http://127.0.0.1:{upstream.port}")
+        async with running(document) as worker:
+            assert (await ask(worker)).status == 200
+            for key, value in change.items():
+                said = value.format(port=upstream.port) if isinstance(value, str) else value
+                document["services"][0][key] = said
+            document["model_apis"][0]["routing"]["single"]["service"] = document["services"][0]["name"]
+            swap(worker, snapshot_of(document, 8))
+            await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
+            assert (await ask(worker)).status == 200
+            assert len(upstream.connections) == 2
+
+
+async def test_a_request_ends_under_the_generation_that_it_began_with() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    script = (ReadRequest(), Tell(asked), Wait(go), Send(answer(503)), ReadRequest(), Send(answer(200)))
+    async with Scripted(*script) as upstream, Scripted(*OK) as spare, Scripted(*OK) as later:
+        document = document_of(
+            f"http://127.0.0.1:{upstream.port}",
+            service={"cooldown": {"failures": 0}},
+            model_api={"fallback": [{"service": "spare"}]},
+        )
+        document["services"].append({**document["services"][0], "name": "spare"})
+        document["services"][1]["base_url"] = f"http://127.0.0.1:{spare.port}"
+        async with running(document) as worker:
+            asking = asyncio.ensure_future(ask(worker))
+            await asyncio.wait_for(asked.wait(), 10)
+            swap(worker, snapshot_of(document_of(f"http://127.0.0.1:{later.port}"), 8))
+            assert (await ask(worker)).status == 200
+            assert (await record_of(worker))["fields"]["sluiceway.generation"] == 8
+            go.set()
+            got = await asking
+            assert (got.status, b"x-sluiceway-generation: 7" in got.head) == (200, True)
+            fields = (await record_of(worker))["fields"]
+            assert (fields["sluiceway.service"], fields["sluiceway.generation"]) == ("spare", 7)
+            # what served it belongs to nobody any more
+            for connection in (upstream.connections[0], spare.connections[0]):
+                await asyncio.wait_for(connection.closed.wait(), 10)
+
+
+async def test_a_generation_that_cannot_be_served_changes_nothing(tmp_path: Any) -> None:
+    async with Scripted(*OK) as upstream:
+        document = document_of(f"http://127.0.0.1:{upstream.port}")
+        async with running(document) as worker:
+            assert (await ask(worker)).status == 200
+            before = list(worker.pipeline._pools)
+            ca = Authority(tmp_path).ca_file
+            bad = snapshot_of(document_of("https://127.0.0.1:1", service={"tls": {"ca": str(ca)}}), 8)
+            ca.write_text("no certificate any more")
+            with pytest.raises(AuthoritiesError, match=r"service sim: tls\.ca"):
+                worker.pipeline.adopt(bad)
+            assert list(worker.pipeline._pools) == before
+            assert (await ask(worker)).status == 200
+            assert len(upstream.connections) == 1
