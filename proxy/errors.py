@@ -28,6 +28,9 @@ class Kind:
     """`retry-after` where the raiser gives none. One second: overload passes in less, and SDKs back off from there."""
 
 
+SHOWN_CHARACTERS: Final = 100
+"""Of a text of the caller's in a message."""
+
 KINDS: Final[dict[str, Kind]] = {
     "bad_request": Kind(400, "rejected", "client"),
     "head_too_large": Kind(431, "rejected", "client"),
@@ -158,6 +161,11 @@ _DASHSCOPE: Final[dict[int, str]] = {
     503: "ServiceUnavailable",
     504: "GatewayTimeout",
 }
+
+
+def shown(text: str) -> str:
+    """What a caller wrote, as a message may repeat it: in quotes, printable, and not all of it."""
+    return ascii(text[:SHOWN_CHARACTERS])
 
 
 def error_body(kind: str, message: str, protocol: str, request_id: str) -> bytes:

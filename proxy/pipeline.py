@@ -16,10 +16,9 @@ from observability.observation import Attempt as AttemptRecord
 from observability.scanners import RequestScanner, reads_alike, request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
-from proxy.body import scan_slowly
 from proxy.changes import NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
-from proxy.errors import GatewayError, TargetUnusableError
+from proxy.errors import GatewayError, TargetUnusableError, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
 from proxy.relay import relay
@@ -28,8 +27,6 @@ from proxy.spool import Holding
 from proxy.upstream.pools import Pools
 from proxy.verdict import Verdict
 
-MAX_SHOWN_CHARACTERS: Final = 100
-"""Of a content type in an error message."""
 MAX_CACHED_ROUTES: Final = 4096
 """Routes whose record fields are kept; a configuration has some hundreds."""
 
@@ -171,13 +168,13 @@ class Pipeline:
         """Read a small body whole; of a large one as much as the choice of a target needs."""
         body, model_api = exchange.body, route.model_api
         if body.small:
+            if scanner.decodes:  # in slices, as it comes
+                exchange.payload = await body.read_whole()
+                scanner.end()
+                return
             exchange.observation.request_scanner = None  # it takes the whole at once
             exchange.payload = await body.read_whole()
-            if scanner.decodes:
-                await scan_slowly(scanner, exchange.payload)
-                scanner.end()
-            else:
-                scanner.whole(exchange.payload, strict=model_api.model_matters)
+            scanner.whole(exchange.payload, strict=model_api.model_matters)
             exchange.observation.request_scanner = scanner
             return
         again = model_api.max_attempts > 1 and model_api.has_alternatives
@@ -208,7 +205,7 @@ class Pipeline:
                 raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
         if model_api.needs_model:
             if not scanner.reads:
-                kind = ascii(headers.get(_CONTENT_TYPE, "")[:MAX_SHOWN_CHARACTERS])
+                kind = shown(headers.get(_CONTENT_TYPE, ""))
                 message = f"the model is looked for in JSON and in forms with parts, and the Content-Type is {kind}"
                 raise GatewayError("model_missing", message)
             if scanner.failed:  # what follows may name another model to whoever reads it

@@ -15,14 +15,12 @@ from proxy.config.snapshot import ModelApi, Snapshot
 from proxy.config.targets import ByModel, ByWeight, Key, Service, Single, Target
 from proxy.config.values import MODEL_CHARACTERS_MAX
 from proxy.cooldown import Cooldowns
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, shown
 from proxy.verdict import Blame, Verdict
 
 _NOBODY: Final = Blame.NONE
 _NOTHING, _ANSWER, _ALL = "nothing", "answer", "all"
 """What a plan has heard of the attempt that runs: nothing yet, that its answer began, all there is to hear."""
-MODEL_SHOWN_CHARACTERS: Final = 100
-"""Of a model name in an error message."""
 
 
 class Choice(NamedTuple):
@@ -307,8 +305,7 @@ def _chosen(routing: ByModel, model_api: ModelApi, model: str | None) -> Target:
     # no name is as long as a pattern may be; each pattern would be tried on all of it
     target = routing.choose(model) if len(model) <= MODEL_CHARACTERS_MAX else None
     if target is None:
-        shown = ascii(model[:MODEL_SHOWN_CHARACTERS])
         known = ", ".join(pattern for pattern, _ in routing.choices[:8])
-        message = f"no service of Model API {model_api.name} has the model {shown}; it has {known}"
+        message = f"no service of Model API {model_api.name} has the model {shown(model)}; it has {known}"
         raise GatewayError("model_unknown", message)
     return target

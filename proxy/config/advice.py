@@ -5,12 +5,13 @@ something without effect, or what an upstream would say later and less clearly.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from proxy.config.complaints import Complaint
 from proxy.config.crosscheck import targets_of
 from proxy.config.model import Document
+from proxy.config.targets import matcher
 
 _NO_PATTERN: Final = re.compile(r"^\s|\s$|[|^$\\]|\.\*|\[.*\]|\(.*\)")
 _WILDCARD: Final = re.compile(r"[*?]")
@@ -56,12 +57,14 @@ def _routed(document: Document) -> Iterator[Complaint]:
     """Targets that no request reaches, and names that look like something else."""
     for index, model_api in enumerate(document.model_apis):
         path = f"model_apis[{index}]"
-        by_model = model_api.routing.by_model or []
-        for position, entry in enumerate(by_model):
+        earlier: list[tuple[str, Callable[[str], object]]] = []
+        for position, entry in enumerate(model_api.routing.by_model or []):
             where = f"{path}.routing.by_model[{position}].match"
-            earlier = next((one for one in by_model[:position] if _covers(one.match, entry.match)), None)
-            if earlier is not None:
-                wrong = f"every name that fits {entry.match!r} fits {earlier.match!r} before it"
+            names = _samples(entry.match)
+            wider = next((pattern for pattern, fits in earlier if all(map(fits, names))), None)
+            earlier.append((entry.match, matcher(entry.match)))
+            if wider is not None:
+                wrong = f"every name that fits {entry.match!r} fits {wider!r} before it"
                 yield Complaint(where, wrong, "the first pattern that fits decides: put the narrower one first")
             if _NO_PATTERN.search(entry.match):
                 right = "use ? for any one character and * for any number of them; a pattern is no regular expression"
@@ -76,11 +79,9 @@ def _routed(document: Document) -> Iterator[Complaint]:
             yield Complaint(f"{path}.max_attempts", wrong, right)
 
 
-def _covers(earlier: str, later: str) -> bool:
-    """Does `earlier` fit whatever `later` fits? Tried with nothing and with much in the place of each `*`."""
-    pattern = re.compile("".join({"?": ".", "*": ".*"}.get(one, re.escape(one)) for one in earlier), re.DOTALL)
-    names = (later.replace("?", "\0").replace("*", filling) for filling in ("", "\0" * 300))
-    return all(pattern.fullmatch(name) for name in names)
+def _samples(pattern: str) -> tuple[str, ...]:
+    """Names that fit a pattern, with nothing and with much in the place of each `*`: what fits both fits all."""
+    return tuple(pattern.replace("?", "\0").replace("*", filling) for filling in ("", "\0" * 300))
 
 
 def _served(document: Document) -> Iterator[Complaint]:

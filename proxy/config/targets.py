@@ -101,7 +101,7 @@ class ByModel:
         patterns: list[tuple[int, Callable[[str], object], Target]] = []
         for position, (pattern, target) in enumerate(self.choices):
             if "*" in pattern or "?" in pattern:
-                patterns.append((position, re.compile(_expression(pattern), re.DOTALL).fullmatch, target))
+                patterns.append((position, matcher(pattern), target))
             else:
                 names.setdefault(pattern, (position, target))
         object.__setattr__(self, "_names", names)
@@ -144,6 +144,11 @@ def targets_of(routing: Routing) -> tuple[Target, ...]:
             return tuple(target for _, target in choices)
         case ByWeight(targets=targets):
             return targets
+
+
+def matcher(pattern: str) -> Callable[[str], object]:
+    """Answers something true for the names that fit a pattern, whole, as `ByModel` has it."""
+    return re.compile(_expression(pattern), re.DOTALL).fullmatch
 
 
 def _expression(pattern: str) -> str:

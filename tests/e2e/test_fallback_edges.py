@@ -20,6 +20,7 @@ from tests.e2e.two_targets import (
     SSE,
     STREAM,
     TOKEN,
+    Answer,
     answer,
     ask,
     bodies,
@@ -31,7 +32,7 @@ from tests.e2e.two_targets import (
 )
 from tests.fakes.raw import connect
 from tests.fakes.scripted import Fin, ReadHead, ReadRequest, ReadToEnd, Scripted, Send, Tell, Wait
-from tests.fakes.worker import KEY
+from tests.fakes.worker import KEY, FakeWorker
 
 LARGE = b'{"messages":["%s"],"model":"m"}' % (b"x" * 300_000)
 REFUSED = answer(503, b'{"error":{"code":"busy_there"}}')
@@ -285,6 +286,17 @@ async def test_a_deadline_that_runs_out_in_the_queue_for_a_connection_blames_nob
         assert (await first).status == 200
 
 
+async def ask_and_wait(worker: FakeWorker, upstream: Scripted, go: asyncio.Event) -> Answer:
+    """Ask for a stream; `upstream` may go on 0.2 s after it has the request."""
+    asking = asyncio.ensure_future(ask(worker, STREAM))
+    connection = await upstream.connection(0)
+    while not connection.bodies:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.2)  # time passing is what is tested
+    go.set()
+    return await asking
+
+
 async def test_the_times_of_an_answer_are_its_own() -> None:
     """A stream that begins with an error is kept; the next one says its role and breaks off a while later."""
     go = asyncio.Event()
@@ -293,13 +305,7 @@ async def test_the_times_of_an_answer_are_its_own() -> None:
         Scripted(ReadRequest(), Send(SSE + chunk(ROLE)), Wait(go), Fin()) as two,
         gateway(one, two, first_token_timeout_ms=60_000) as worker,
     ):
-        asking = asyncio.ensure_future(ask(worker, STREAM))
-        connection = await two.connection(0)
-        while not connection.bodies:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.2)  # time passing is what is tested
-        go.set()
-        got = await asking
+        got = await ask_and_wait(worker, two, go)
         record = await record_of(worker)
         assert (got.status, b"overloaded_now" in got.body) == (200, True)
         assert [name for name, _, _ in verdicts(record)] == ["sim", "two"]
@@ -314,13 +320,7 @@ async def test_the_first_event_of_an_answer_is_not_that_of_the_attempt_before_it
         Scripted(ReadRequest(), Wait(go), Send(SSE + chunk(TOKEN) + chunk(FINISH) + LAST)) as two,
         gateway(one, two) as worker,
     ):
-        asking = asyncio.ensure_future(ask(worker, STREAM))
-        connection = await two.connection(0)
-        while not connection.bodies:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.2)  # time passing is what is tested
-        go.set()
-        assert (await asking).status == 200
+        assert (await ask_and_wait(worker, two, go)).status == 200
         assert (await record_of(worker))["fields"]["gen_ai.response.time_to_first_chunk"] >= 0.2
 
 
