@@ -33,8 +33,8 @@ def start(tmp_path: Path, board: Board, aiohttp_client: Any) -> Callable[..., Aw
 
 
 def serving(board: Board, *generations: int) -> None:
-    for row, generation in zip(board.rows(), generations, strict=True):
-        row[Cell.GENERATION] = generation
+    for slot, generation in enumerate(generations):
+        board.row(slot)[Cell.GENERATION] = generation
 
 
 async def test_healthz_needs_nobody(start: Callable[..., Awaitable[Client]]) -> None:
@@ -63,6 +63,7 @@ async def test_readyz_is_about_every_worker(
         "waiting_for": waiting_for,
         "silent": [],
         "workers": [{"slot": slot, "generation": generation} for slot, generation in enumerate(generations)],
+        "refused": [],
     }
 
 
