@@ -9,7 +9,7 @@ import pytest
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.snapshot import Snapshot
-from proxy.upstream.address import AuthoritiesError
+from proxy.upstream.tls import TlsFilesError
 from tests.e2e.two_targets import OK, answer, ask, record_of
 from tests.fakes.certificates import Authority
 from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
@@ -91,7 +91,7 @@ async def test_a_generation_that_cannot_be_served_changes_nothing(tmp_path: Any)
             ca = Authority(tmp_path).ca_file
             bad = snapshot_of(document_of("https://127.0.0.1:1", service={"tls": {"ca": str(ca)}}), 8)
             ca.write_text("no certificate any more")
-            with pytest.raises(AuthoritiesError, match=r"service sim: tls\.ca"):
+            with pytest.raises(TlsFilesError, match=r"service sim: tls\.ca"):
                 worker.pipeline.adopt(bad)
             assert list(worker.pipeline._pools) == before
             assert (await ask(worker)).status == 200
