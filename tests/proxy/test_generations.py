@@ -1,6 +1,8 @@
 """One generation of the configuration after the other, as a worker takes them: what stays warm, and what goes."""
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,7 +14,7 @@ from proxy.config.snapshot import Snapshot
 from proxy.upstream.tls import TlsFilesError
 from tests.e2e.two_targets import OK, answer, ask, record_of
 from tests.fakes.certificates import Authority
-from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
+from tests.fakes.scripted import ReadHead, ReadRequest, Scripted, Send, Tell, Wait
 from tests.fakes.worker import FakeWorker, document_of, running
 
 
@@ -53,6 +55,38 @@ async def test_connections_go_where_it_is_another(change: dict[str, Any]) -> Non
             await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
             assert (await ask(worker)).status == 200
             assert len(upstream.connections) == 2
+
+
+async def test_connections_go_where_a_file_has_another_content(tmp_path: Path) -> None:
+    """A client certificate that was renewed at its place."""
+    authority, shown = Authority(tmp_path), tmp_path / "client.pem"
+    shutil.copy(authority.issue("search-team"), shown)
+    async with Scripted(*OK, tls=authority.server_context("127.0.0.1")) as upstream:
+        tls = {"ca": str(authority.ca_file), "certificate": str(shown)}
+        document = document_of(f"https://127.0.0.1:{upstream.port}", service={"tls": tls})
+        async with running(document) as worker:
+            for generation, certificate in ((8, None), (9, authority.issue("search-team"))):
+                assert (await ask(worker)).status == 200
+                if certificate is not None:
+                    shutil.copy(certificate, shown)
+                swap(worker, snapshot_of(document, generation))
+                assert len(upstream.connections) == 1
+            await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
+            assert (await ask(worker)).status == 200
+            assert len(upstream.connections) == 2
+
+
+async def test_connections_go_where_the_way_is_another() -> None:
+    tunnel = Send(b"HTTP/1.1 200 OK\r\n\r\n")
+    async with Scripted(*OK) as upstream, Scripted(ReadHead(), tunnel, *OK) as proxy:
+        document = document_of(f"http://127.0.0.1:{upstream.port}")
+        async with running(document) as worker:
+            assert (await ask(worker)).status == 200
+            document["services"][0]["egress_proxy"] = f"http://127.0.0.1:{proxy.port}"
+            swap(worker, snapshot_of(document, 8))
+            await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
+            assert (await ask(worker)).status == 200
+            assert (len(upstream.connections), len(proxy.connections)) == (1, 1)
 
 
 async def test_a_request_ends_under_the_generation_that_it_began_with() -> None:
