@@ -153,4 +153,6 @@ def _tls_reason(error: OSError) -> str:
         return f"TLS certificate refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
+    if isinstance(error, ConnectionAbortedError):  # so both loops end a handshake of 60 s
+        return "TLS: the handshake took too long"
     return reason_of(error)

@@ -29,8 +29,8 @@ REFRESH_S: Final = 10.0
 FAILED_S: Final = 1.0
 """A dead name costs one lookup a second and not one for each request."""
 PATIENCE_S: Final = 1.0
-"""Of a caller that could do with an older answer. Names are found in 1 to 100 ms; the first repetition of a lost
-question comes after 5 s."""
+"""Of callers that could do with an older answer, from when the lookup began: of one that hangs for half a minute, only
+the first second holds anybody up. Names are found in 1 to 100 ms."""
 STALE_S: Final = 600.0
 """An upstream that was there so long ago is tried while the resolver fails: outages of DNS last minutes."""
 GONE_S: Final = 40.0
@@ -55,7 +55,7 @@ Watcher = Callable[[Collection[str]], None]
 """Is given all addresses that a name has, as texts, when one of them has gone."""
 
 # the name or its addresses do not exist: an answer, not a failure of the resolver
-_NOT_THERE: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+_NOT_THERE: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})  # glibc's alone
 
 
 class UnresolvedError(Exception):
@@ -73,7 +73,7 @@ class Candidate(NamedTuple):
 class _Name:
     """What is known of one name."""
 
-    __slots__ = ("candidates", "failed_at", "failure", "found_at", "lookup", "seen_at", "watchers")
+    __slots__ = ("begun_at", "candidates", "failed_at", "failure", "found_at", "lookup", "seen_at", "watchers")
 
     def __init__(self) -> None:
         self.candidates: Sequence[Candidate] = ()
@@ -83,6 +83,8 @@ class _Name:
         self.failed_at = -math.inf
         self.lookup: asyncio.Future[None] | None = None
         """In flight."""
+        self.begun_at = 0.0
+        """Of the last lookup; an instant of the loop's clock."""
         self.seen_at: dict[str, float] = {}
         """Addresses of the last answers, each with when it was last in one. Those of GONE_S, so some five times
         ADDRESSES_MAX at most."""
@@ -170,7 +172,7 @@ class Resolver:
         """Until a lookup has ended, or as long as that is waited for."""
         lookup = name.lookup or self._begin(host, name)
         if self._clock() - name.found_at < STALE_S:
-            patient_until = self._loop.time() + PATIENCE_S
+            patient_until = name.begun_at + PATIENCE_S
             due_at = patient_until if due_at is None else min(due_at, patient_until)
         try:
             async with asyncio.timeout_at(due_at):
@@ -181,6 +183,7 @@ class Resolver:
 
     def _begin(self, host: str, name: _Name) -> asyncio.Future[None]:
         name.lookup = self._loop.create_future()
+        name.begun_at = self._loop.time()
         self._waiting.append(host)
         self._start_threads()
         return name.lookup
@@ -188,8 +191,12 @@ class Resolver:
     def _start_threads(self) -> None:
         while self._waiting and self._running < LOOKUPS_MAX:
             self._running += 1
-            # A daemon: one that hangs does not hold up the end of the process. Starting one costs some 0.1 ms.
-            threading.Thread(target=self._run, args=(self._waiting.popleft(),), name="resolver", daemon=True).start()
+            host = self._waiting.popleft()
+            try:
+                # A daemon: one that hangs does not hold up the end of the process. Starting one costs some 0.1 ms.
+                threading.Thread(target=self._run, args=(host,), name="resolver", daemon=True).start()
+            except RuntimeError as error:  # the system has no more threads for us
+                self._loop.call_soon(self._ended, host, error)
 
     def _run(self, host: str) -> None:
         """In a thread: one lookup."""

@@ -95,7 +95,7 @@ async def test_the_last_answer_serves_while_the_resolver_fails() -> None:
 
 
 async def test_the_last_answer_serves_while_the_resolver_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(rules, "PATIENCE_S", 0.01)  # of which the first caller waits for all, and no other
     names, clock = found("192.0.2.1"), Clock()
     resolver = Resolver(names, clock)
     await texts(resolver)
