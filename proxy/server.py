@@ -98,11 +98,12 @@ class EdgeServer(web.Server):
         for edge in tuple(self.live):
             edge.sweep(now, self.limits)
 
-    def close_idle(self) -> int:
-        """Close the connections that carry no request (drain). Answers how many still carry one."""
+    def close_idle(self, idle_s: float) -> int:
+        """Close the connections that carry no request, for so long by now (drain). Answers how many are left."""
         busy = 0
+        since = self._loop.time() - idle_s
         for edge in tuple(self.live):
-            if edge.idle and not (edge.channel is not None and tcp.has_unread(edge.channel)):
+            if edge.idle and edge.idle_at <= since and not (edge.channel is not None and tcp.has_unread(edge.channel)):
                 edge.force_close()
             else:
                 busy += 1

@@ -57,7 +57,7 @@ LAST_WORDS_S = 1.0
 BUSY_CHECK_S = 0.02
 """How often a drain looks whether the last request is over."""
 LAST_REQUEST_S = 2.0
-"""How long a worker that was replaced leaves idle connections open. Who sends a request in that time is answered, with
+"""How long a worker that was replaced leaves a connection idle. Who sends a request in that time is answered, with
 `connection: close`; closed at once, a connection might have a request on its way, which would be lost."""
 
 
@@ -175,14 +175,14 @@ class Worker:
             await asyncio.sleep(document.drain_delay_ms / 1000)
         server.draining = True
         listener.close()
-        if self._replaced:
-            await _deserted(server, LAST_REQUEST_S)
-        await _quiet(server, document.drain_timeout_ms / 1000 or math.inf)
+        await asyncio.sleep(BUSY_CHECK_S)  # what was accepted a moment ago is connected now
+        idle_s = LAST_REQUEST_S if self._replaced else 0.0
+        await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s)
         if server.live:
             _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
             self._handler.stopping = self._middleware.stopping = True
             server.cut_running()
-            await _quiet(server, LAST_WORDS_S)
+            await _quiet(server, LAST_WORDS_S, 0.0)
         server.stop_sweeping()
         await server.shutdown(0.1)
         for _ in range(100):  # the handlers that were cancelled hand over their records within a few turns of the loop
@@ -197,17 +197,10 @@ def _prepared(plain: dict[str, Any], generation: int) -> tuple[Document, Snapsho
     return document, compile_snapshot(document, generation)
 
 
-async def _deserted(server: EdgeServer, timeout_s: float) -> None:
-    """Wait until nobody is connected, or for so long."""
+async def _quiet(server: EdgeServer, timeout_s: float, idle_s: float) -> None:
+    """Close what is idle for `idle_s` until nothing else is left, or for so long."""
     deadline = time.monotonic() + timeout_s
-    while server.live and time.monotonic() < deadline:  # noqa: ASYNC110 - a set that changes in many places
-        await asyncio.sleep(BUSY_CHECK_S)
-
-
-async def _quiet(server: EdgeServer, timeout_s: float) -> None:
-    """Close what is idle until nothing else is left, or for so long."""
-    deadline = time.monotonic() + timeout_s
-    while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
+    while server.close_idle(idle_s) and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
         await asyncio.sleep(BUSY_CHECK_S)
 
 
