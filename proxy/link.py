@@ -138,7 +138,7 @@ class Links:
                     self.failures.pop(row, None)
                 self._update(peer)
                 self._on_answer()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             _log.warning("link_lost", row=row, error=repr(error))
         finally:
             self._peers.discard(peer)

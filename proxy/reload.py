@@ -66,17 +66,21 @@ class Reload:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            stamp = _stamp(self._file)
-            if self._asked.is_set():
-                self._asked.clear()
-                await self._judge(stamp, asked=True)
-            elif stamp != self._judged and stamp == self._seen:
-                await self._judge(stamp, asked=False)
-            self._seen = stamp
+            await self.look()
             try:
                 await asyncio.wait_for(self._asked.wait(), LOOK_S)
             except TimeoutError:
                 pass
+
+    async def look(self) -> None:
+        """Read the file if that was asked for, or if it has changed and stood still since the last look."""
+        stamp = _stamp(self._file)
+        if self._asked.is_set():
+            self._asked.clear()
+            await self._judge(stamp, asked=True)
+        elif stamp != self._judged and stamp == self._seen:
+            await self._judge(stamp, asked=False)
+        self._seen = stamp
 
     async def _judge(self, stamp: _Stamp | None, *, asked: bool) -> None:
         first, self._judged = self._judged == _NEVER, stamp

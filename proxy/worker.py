@@ -177,8 +177,7 @@ class Worker:
         listener.close()
         await asyncio.sleep(BUSY_CHECK_S)  # what was accepted a moment ago is connected now
         idle_s = LAST_REQUEST_S if self._replaced else 0.0
-        await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s)
-        if server.live:
+        if not await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s):
             _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
             self._handler.stopping = self._middleware.stopping = True
             server.cut_running()
@@ -197,11 +196,14 @@ def _prepared(plain: dict[str, Any], generation: int) -> tuple[Document, Snapsho
     return document, compile_snapshot(document, generation)
 
 
-async def _quiet(server: EdgeServer, timeout_s: float, idle_s: float) -> None:
-    """Close what is idle for `idle_s` until nothing else is left, or for so long."""
+async def _quiet(server: EdgeServer, timeout_s: float, idle_s: float) -> bool:
+    """Close what is idle for `idle_s` until nothing else is left, or for so long; False where something is."""
     deadline = time.monotonic() + timeout_s
-    while server.close_idle(idle_s) and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
+    while left := server.close_idle(idle_s):
+        if time.monotonic() >= deadline:
+            break
         await asyncio.sleep(BUSY_CHECK_S)
+    return not left
 
 
 def _ignore() -> None:

@@ -80,6 +80,15 @@ async def test_readyz_names_the_worker_whose_loop_stands_still(
         assert (await response.json())["silent"] == silent
 
 
+async def test_readyz_says_why_a_worker_is_behind(start: Callable[..., Awaitable[Client]], board: Board) -> None:
+    serving(board, 4, 3)
+    facts: dict[str, Any] = {"failures": {1: "services[0].tls.ca: gone"}, "token": "s3cret"}
+    response = await (await start(**facts)).get("/readyz")
+    assert (response.status, (await response.json())["failing"]) == (503, [{"slot": 1}])
+    response = await (await start(**facts)).get("/readyz", headers={"authorization": "Bearer s3cret"})
+    assert (await response.json())["failing"] == [{"slot": 1, "why": "services[0].tls.ca: gone"}]
+
+
 async def test_readyz_fails_from_the_moment_a_drain_begins(
     start: Callable[..., Awaitable[Client]], board: Board, tmp_path: Path
 ) -> None:
