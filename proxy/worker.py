@@ -41,6 +41,8 @@ from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
 from proxy.heartbeat import beat
 from proxy.link import Link
+from proxy.listener_tls import CertificateError
+from proxy.listening import Listening, listen
 from proxy.pipeline import Pipeline
 from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
@@ -103,12 +105,14 @@ class Worker:
         counter = RequestCounter(arguments.runtime / METRICS, arguments.row)
         self._middleware = ObservationMiddleware(self._emitter, counter, self._row, sampler(os.environ))
         self._server = EdgeServer(self._middleware.wrap(self._handler), snapshot.limits, self._row)
+        self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+        self._listening: Listening
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         arguments = self._arguments
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._server, sock=socket.socket(fileno=arguments.fd))
+        self._listening = await listen(self._server, socket.socket(fileno=arguments.fd), self._handler.snapshot)
         for number, answer in (
             (signal.SIGTERM, self._stop.set),
             (signal.SIGUSR2, self._on_replaced),
@@ -123,7 +127,7 @@ class Worker:
         link = asyncio.create_task(Link(arguments.runtime, arguments.row, lambda: self._generation, self._adopt).run())
         await self._stop.wait()
         link.cancel()
-        await self._drain(listener)
+        await self._drain()
         self._pipeline.close()
         self._holding.close()
         await self._emitter.close(FLUSH_S)
@@ -138,8 +142,9 @@ class Worker:
         """Serve a document that control has checked. Where that cannot be, say why; then nothing has changed."""
         try:
             document, snapshot = await asyncio.to_thread(_prepared, plain, generation)
+            show = await asyncio.to_thread(self._listening.prepared, snapshot)
             self._pipeline.adopt(snapshot)
-        except (AuthoritiesError, config_file.ConfigError) as error:
+        except (AuthoritiesError, CertificateError, config_file.ConfigError) as error:
             why = str(error)
         except Exception:  # noqa: BLE001 - whatever it is, this worker serves on, and the log has the reason
             _log.exception("configuration_failed", slot=self._arguments.slot, generation=generation)
@@ -147,7 +152,8 @@ class Worker:
         else:
             self._handler.snapshot = snapshot  # the swap: each request has the one or the other
             self._document, self._generation = document, generation
-            self._server.adopt(snapshot.limits)
+            self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+            show()
             limits = snapshot.limits
             self._holding.limit(
                 max_memory_bytes=limits.max_held_memory_bytes, max_disk_bytes=limits.max_held_disk_bytes
@@ -165,7 +171,7 @@ class Worker:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def _drain(self, listener: asyncio.AbstractServer) -> None:
+    async def _drain(self) -> None:
         """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
         document, server = self._document, self._server
         self._handler.ready = self._replaced
@@ -174,7 +180,7 @@ class Worker:
         if not self._replaced:
             await asyncio.sleep(document.drain_delay_ms / 1000)
         server.draining = True
-        listener.close()
+        self._listening.close()
         await asyncio.sleep(BUSY_CHECK_S)  # what was accepted a moment ago is connected now
         idle_s = LAST_REQUEST_S if self._replaced else 0.0
         if not await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s):
@@ -233,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         uvloop.run(run())
-    except AuthoritiesError as error:
+    except (AuthoritiesError, CertificateError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

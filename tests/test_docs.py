@@ -18,6 +18,7 @@ from proxy.config.model import Document
 from proxy.errors import CUTS, KINDS
 from proxy.providers.dashscope import DASHSCOPE
 from proxy.verdict import Verdict
+from tests.fakes.certificates import Authority
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 METRICS = [
@@ -148,7 +149,7 @@ class TestFiles:
         parse(text, ENVIRON, "README.md")
 
     @pytest.mark.parametrize("text", PARTS)
-    def test_parts_are_good(self, text: str) -> None:
+    def test_parts_are_good(self, text: str, tmp_path: Path) -> None:
         yaml = YAML(typ="safe", pure=True)
         whole: dict[str, Any] = yaml.load(self.WHOLE[0])
         whole["services"].append({"name": "openai", "provider": "openai", "api_keys": ["${OPENAI_API_KEY}"]})
@@ -156,6 +157,11 @@ class TestFiles:
         part = yaml.load(text)
         if "services" in part:
             whole["services"][0] = part["services"][0]
+        elif part.keys() <= Document.model_fields.keys():
+            whole |= part
+            if "tls" in part:  # its files have to be there
+                assert part["tls"].keys() == {"certificate", "key"}
+                whole["tls"] = dict.fromkeys(part["tls"], str(Authority(tmp_path).file("localhost")))
         else:
             whole["model_apis"][0] |= part
         out = StringIO()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.config.complaints import Complaint, near_miss, shown
-from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig, TargetConfig
+from proxy.config.model import ConsumerConfig, Document, ListenerTls, ModelApiConfig, ServiceConfig, TargetConfig
 from proxy.config.places import is_loopback, spool_fault
 from proxy.config.values import digest_of_key
+from proxy.listener_tls import CertificateError, context_of
 from proxy.protocols import operations, protocols_of
 from proxy.providers import PROVIDERS
 
@@ -36,6 +37,7 @@ class Parts:
     admin_listen: str | None
     admin_token: str
     allow_open: bool
+    tls: ListenerTls | None
     spool: SpoolFolder | None
     """None: it is broken, or nothing will be held on disk."""
     max_request_bytes: int | None
@@ -55,6 +57,7 @@ def parts_of(document: Document) -> Parts:
         admin_listen=document.admin.listen,
         admin_token=document.admin.token,
         allow_open=document.allow_open,
+        tls=document.tls,
         spool=spool_of(document),
         max_request_bytes=document.limits.max_request_bytes,
         services=document.services,
@@ -77,6 +80,7 @@ def cross_check(parts: Parts, *, starting: bool) -> list[Complaint]:
     """Every complaint about how the parts fit together; and, where a gateway starts, to the machine."""
     return [
         *_listeners(parts),
+        *_certificate(parts),
         *_doubled_names("services", parts.services),
         *_doubled_names("consumers", parts.consumers),
         *_doubled_names("model_apis", parts.model_apis),
@@ -95,6 +99,21 @@ def _listeners(parts: Parts) -> Iterator[Complaint]:
     same = parts.listen is not None and parts.listen == parts.admin_listen
     if same and not str(parts.listen).endswith(":0"):
         yield Complaint("admin.listen", f"{parts.admin_listen} is the address of listen too", "use another port")
+
+
+def _certificate(parts: Parts) -> Iterator[Complaint]:
+    """The files have to be there and belong together."""
+    tls = parts.tls
+    if tls is None or tls.certificate is None:
+        if tls is not None and tls.key is not None:
+            yield Complaint(
+                "tls.certificate", "it is missing, and tls.key is there", "name the certificate of that key"
+            )
+        return
+    try:
+        context_of(tls.certificate, tls.key)
+    except CertificateError as fault:
+        yield Complaint(f"tls.{fault.key}", fault.wrong, fault.right)
 
 
 def _doubled_names(
