@@ -48,7 +48,7 @@ from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
 from proxy.spool import Holding
 from proxy.state import StateError, read_kept
-from proxy.upstream.address import AuthoritiesError
+from proxy.upstream.tls import TlsFilesError
 
 _log = get_logger(__name__)
 
@@ -144,7 +144,7 @@ class Worker:
             document, snapshot = await asyncio.to_thread(_prepared, plain, generation)
             show = await asyncio.to_thread(self._listening.prepared, snapshot)
             self._pipeline.adopt(snapshot)
-        except (AuthoritiesError, CertificateError, config_file.ConfigError) as error:
+        except (CertificateError, TlsFilesError, config_file.ConfigError) as error:
             why = str(error)
         except Exception:  # noqa: BLE001 - whatever it is, this worker serves on, and the log has the reason
             _log.exception("configuration_failed", slot=self._arguments.slot, generation=generation)
@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         uvloop.run(run())
-    except (AuthoritiesError, CertificateError) as error:
+    except (CertificateError, TlsFilesError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

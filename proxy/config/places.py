@@ -70,7 +70,7 @@ def parse_base_url(text: str, suffixes: Iterable[str]) -> BaseUrl:
         raise wrong_value("the URL carries a user name or password", "put the key into api_keys")
     if "?" in text or "#" in text:
         raise wrong_value("the URL has a query or a fragment", right)
-    if port == 0 or not _is_host(host):
+    if port == 0 or not is_host(host):
         right += "; a name in ASCII (xn--…), each part between its dots with 1 to 63 characters"
         raise wrong_value("the URL has no usable host and port", right)
     path = url.path.rstrip("/")
@@ -134,7 +134,7 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
     """An IP address (IPv6 without brackets), or a name that can be looked up."""
     return _is_ip(host) if ":" in host else len(host) <= 254 and _HOST.fullmatch(host) is not None
 
@@ -151,7 +151,7 @@ def _port_alone(value: Any) -> Any:
 
 def _listen(value: str) -> str:
     try:
-        usable = _is_host(parse_address(value)[0])
+        usable = is_host(parse_address(value)[0])
     except ValueError:
         usable = False
     if not usable:
@@ -211,7 +211,7 @@ def _network(value: str) -> str:
 
 def _origin(value: str) -> str:
     found = _ORIGIN.fullmatch(value)
-    if value != "*" and (found is None or int(found[3] or 1) > 65535 or not _is_host(found[2].strip("[]"))):
+    if value != "*" and (found is None or int(found[3] or 1) > 65535 or not is_host(found[2].strip("[]"))):
         right = "write scheme, host and port as browsers do, in lower case and without a path: https://app.example.com"
         raise wrong_value("{value} is no origin", right)
     if found is not None and (found[1], found[3]) in (("http", "80"), ("https", "443")):

@@ -183,7 +183,7 @@ def document_of(upstream: str) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def serving(folder: Path, authority: Authority | None = None) -> AsyncIterator[Bed]:
     """`authority`: of the listener's certificate, where it speaks TLS."""
-    tls = {"tls": {"certificate": str(authority.file("127.0.0.1"))}} if authority else {}
+    tls = {"tls": {"certificate": str(authority.issue("127.0.0.1"))}} if authority else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
     async with (
         Simulated.running() as upstream,

@@ -35,7 +35,7 @@ def https(gateway: Gateway) -> str:
 
 
 async def test_the_official_sdk(tmp_path: Path, authority: Authority) -> None:
-    tls = {"certificate": str(authority.file("127.0.0.1"))}
+    tls = {"certificate": str(authority.issue("127.0.0.1"))}
     context = authority.trusting()
     async with (
         Simulated.running() as upstream,
@@ -63,7 +63,7 @@ async def test_the_official_sdk(tmp_path: Path, authority: Authority) -> None:
 
 
 async def test_a_new_certificate_without_a_restart(tmp_path: Path, authority: Authority) -> None:
-    certificate = authority.file("127.0.0.1")
+    certificate = authority.issue("127.0.0.1")
     document = document_of("http://127.0.0.1:9", tls={"certificate": str(certificate)})
     async with Gateway.serving(document, tmp_path) as gateway:
         certificate.write_bytes(b"".join(authority.pair("127.0.0.1")))
@@ -75,7 +75,7 @@ async def test_a_new_certificate_without_a_restart(tmp_path: Path, authority: Au
 
 
 async def test_a_stream_ends_well_though_the_gateway_is_stopped(tmp_path: Path, authority: Authority) -> None:
-    document = {"tls": {"certificate": str(authority.file("127.0.0.1"))}}
+    document = {"tls": {"certificate": str(authority.issue("127.0.0.1"))}}
     headers = {"Authorization": f"Bearer {KEY}", "x-sim-id": "drained", "x-sim-gate-after": "3"}
     body = {"model": "m", "messages": MESSAGES, "stream": True}
     async with (
@@ -95,7 +95,7 @@ async def test_a_stream_ends_well_though_the_gateway_is_stopped(tmp_path: Path, 
 
 @pytest.mark.parametrize("polite", [True, False])
 async def test_an_idle_connection_does_not_hold_up_the_end(tmp_path: Path, authority: Authority, polite: bool) -> None:
-    document = document_of("http://127.0.0.1:9", tls={"certificate": str(authority.file("127.0.0.1"))})
+    document = document_of("http://127.0.0.1:9", tls={"certificate": str(authority.issue("127.0.0.1"))})
     async with (
         Gateway.serving(document, tmp_path) as gateway,
         connect_tls(gateway.port, authority.trusting()) as client,
@@ -111,14 +111,14 @@ async def test_an_idle_connection_does_not_hold_up_the_end(tmp_path: Path, autho
 
 @pytest.mark.parametrize("key", ["certificate", "key"])
 async def test_a_file_that_is_not_there_is_told_at_the_start(tmp_path: Path, authority: Authority, key: str) -> None:
-    tls = {"certificate": str(authority.file("127.0.0.1")), key: "/nowhere/file.pem"}
+    tls = {"certificate": str(authority.issue("127.0.0.1")), key: "/nowhere/file.pem"}
     with pytest.raises(AssertionError, match=rf"tls\.{key}: '/nowhere/file\.pem' cannot be read"):
         async with Gateway.serving(document_of("http://127.0.0.1:9", tls=tls), tmp_path):
             pass
 
 
 async def test_what_stands_in_front_changes_with_a_generation(tmp_path: Path, authority: Authority) -> None:
-    one, two = authority.file("127.0.0.1"), authority.file("localhost", "127.0.0.1")
+    one, two = authority.issue("127.0.0.1"), authority.issue("localhost", "127.0.0.1")
     page = {"Origin": "https://app.example.com", "X-Forwarded-For": "203.0.113.9"}
     url = "/v1/chat/completions"
     async with (
@@ -154,7 +154,7 @@ async def test_what_stands_in_front_changes_with_a_generation(tmp_path: Path, au
 
 async def test_behind_a_real_nginx(tmp_path: Path, authority: Authority) -> None:
     """It speaks TLS to the gateway, keeps its connections, and says whose request it is."""
-    tls = {"certificate": str(authority.file("127.0.0.1"))}
+    tls = {"certificate": str(authority.issue("127.0.0.1"))}
     headers = {"Authorization": f"Bearer {KEY}", "X-Forwarded-For": "203.0.113.9"}
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 900_000}], "stream": True}
     async with (
@@ -187,7 +187,7 @@ async def test_behind_a_real_nginx(tmp_path: Path, authority: Authority) -> None
 @pytest.mark.parametrize("version", ["--tlsv1.2 --tls-max 1.2", "--tlsv1.3"])
 @pytest.mark.parametrize("proxied", ["", "--haproxy-protocol"])
 async def test_a_real_curl(tmp_path: Path, authority: Authority, version: str, proxied: str) -> None:
-    tls = {"certificate": str(authority.file("127.0.0.1"))}
+    tls = {"certificate": str(authority.issue("127.0.0.1"))}
     early = b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\n{}"
     (tmp_path / "body").write_bytes(b"x" * 30_000_000)
     async with (

@@ -19,7 +19,7 @@ def listener_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="session")
 def listener_tls(listener_authority: Authority) -> dict[str, Any]:
     """`tls` of a configuration."""
-    return {"certificate": str(listener_authority.file("127.0.0.1", "localhost"))}
+    return {"certificate": str(listener_authority.issue("127.0.0.1", "localhost"))}
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ async def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path, listener_
 
 
 async def test_another_generation_may_name_other_files(tmp_path: Path, listener_authority: Authority) -> None:
-    one, two = listener_authority.file("127.0.0.1"), listener_authority.file("127.0.0.1")
+    one, two = listener_authority.issue("127.0.0.1"), listener_authority.issue("127.0.0.1")
     identity = Identity(str(one), None)
     first = identity.context
     with pytest.raises(CertificateError):
