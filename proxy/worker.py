@@ -43,6 +43,8 @@ from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
 from proxy.heartbeat import beat
 from proxy.link import Link, Offer
+from proxy.listener_tls import CertificateError
+from proxy.listening import Listening, listen
 from proxy.pipeline import Pipeline
 from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
@@ -106,12 +108,14 @@ class Worker:
         counter = RequestCounter(arguments.runtime / METRICS, arguments.row)
         self._middleware = ObservationMiddleware(self._emitter, counter, self._row, sampler(os.environ))
         self._server = EdgeServer(self._middleware.wrap(self._handler), snapshot.limits, self._row)
+        self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+        self._listening: Listening
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         arguments = self._arguments
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._server, sock=socket.socket(fileno=arguments.fd))
+        self._listening = await listen(self._server, socket.socket(fileno=arguments.fd), self._handler.snapshot)
         for number, answer in (
             (signal.SIGTERM, self._stop.set),
             (signal.SIGUSR2, self._on_replaced),
@@ -126,7 +130,7 @@ class Worker:
         link = Link(arguments.runtime, arguments.row, lambda: (self._generation, self._seal), self._adopt)
         following = asyncio.create_task(link.run())
         await self._stop.wait()
-        await self._drain(listener)
+        await self._drain()
         following.cancel()
         self._pipeline.close()
         self._holding.close()
@@ -146,8 +150,9 @@ class Worker:
         generation = offer.generation
         try:
             document, snapshot = await asyncio.to_thread(_prepared, offer.document, generation)
+            show = await asyncio.to_thread(self._listening.prepared, snapshot)
             self._pipeline.adopt(snapshot)
-        except (TlsFilesError, config_file.ConfigError) as error:
+        except (CertificateError, TlsFilesError, config_file.ConfigError) as error:
             why = str(error)
         except Exception:  # noqa: BLE001 - whatever it is, this worker serves on, and the log has the reason
             _log.exception("configuration_failed", slot=self._arguments.slot, generation=generation)
@@ -155,7 +160,8 @@ class Worker:
         else:
             self._handler.snapshot = snapshot  # the swap: each request has the one or the other
             self._document, self._generation, self._seal = document, generation, offer.seal
-            self._server.adopt(snapshot.limits)
+            self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+            show()
             limits = snapshot.limits
             self._holding.limit(
                 max_memory_bytes=limits.max_held_memory_bytes, max_disk_bytes=limits.max_held_disk_bytes
@@ -174,7 +180,7 @@ class Worker:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def _drain(self, listener: asyncio.AbstractServer) -> None:
+    async def _drain(self) -> None:
         """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
         document, server = self._document, self._server
         self._handler.ready = self._replaced
@@ -183,7 +189,7 @@ class Worker:
         if not self._replaced:
             await asyncio.sleep(document.drain_delay_ms / 1000)
         server.drain()
-        listener.close()
+        self._listening.close()
         await asyncio.sleep(BUSY_CHECK_S)  # what was accepted a moment ago is connected now
         idle_s = LAST_REQUEST_S if self._replaced else 0.0
         if not await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s):
@@ -244,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         uvloop.run(run())
-    except TlsFilesError as error:
+    except (CertificateError, TlsFilesError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

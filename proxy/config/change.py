@@ -2,15 +2,13 @@
 
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from proxy.config.complaints import Complaint, shown
 from proxy.config.model import Document
 
-_LASTING: Final = ("listen", "tls", "workers", "observers", "admin.listen", "state", "spool_dir")
+_LASTING: Final = ("listen", "workers", "observers", "admin.listen", "state", "spool_dir")
 """Sockets are opened and processes counted once, by a supervisor that reads no configuration; and what is kept in a
 folder must be found where it was put."""
-_CHANGED: Final = "it cannot change while the gateway runs"
+_RIGHT: Final = "restart the gateway, or put it back as it was"
 
 
 def lasting_changes(running: Document, wanted: Document) -> list[Complaint]:
@@ -20,9 +18,10 @@ def lasting_changes(running: Document, wanted: Document) -> list[Complaint]:
     for path in _LASTING:
         before, after = _at(running, path), _at(wanted, path)
         if before != after:
-            plain = not isinstance(before, BaseModel)
-            wrong = f"{shown(before)} cannot become {shown(after)} while the gateway runs" if plain else _CHANGED
-            complaints.append(Complaint(path, wrong, "restart the gateway, or put it back as it was"))
+            wrong = f"{shown(before)} cannot become {shown(after)} while the gateway runs"
+            complaints.append(Complaint(path, wrong, _RIGHT))
+    if (running.tls.certificate is None) != (wanted.tls.certificate is None):
+        complaints.append(Complaint("tls", "TLS cannot begin or end while the gateway runs", _RIGHT))
     return complaints
 
 

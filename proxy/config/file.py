@@ -17,7 +17,16 @@ from pydantic import BaseModel, ValidationError
 
 from proxy.config.complaints import Complaint, ConfigError, Supplied, is_secret, nearest, path_text, translated
 from proxy.config.crosscheck import Parts, cross_check, parts_of, spool_of
-from proxy.config.model import Admin, ConsumerConfig, Document, Limits, ModelApiConfig, Section, ServiceConfig
+from proxy.config.model import (
+    Admin,
+    ConsumerConfig,
+    Document,
+    Limits,
+    ListenerTls,
+    ModelApiConfig,
+    Section,
+    ServiceConfig,
+)
 from proxy.config.values import COUNT_MAX, is_name
 from proxy.config.yaml_text import plain_values
 
@@ -238,12 +247,14 @@ def _sound_parts(raw: dict[str, Any]) -> Parts:
     document = _sound({key: value for key, value in raw.items() if key in ("listen", "allow_open")}, Document)
     holding = _sound({key: value for key, value in raw.items() if key in ("spool_dir", "limits")}, Document)
     limits = _sound(raw.get("limits", {}), Limits)
+    tls = _sound(raw.get("tls", {}), ListenerTls)
     admin = _sound(raw.get("admin", {}), Admin)
     return Parts(
         listen=document.listen if document else None,
         admin_listen=admin.listen if admin else None,
         admin_token=admin.token if admin else "",
         allow_open=document.allow_open if document else True,
+        tls=tls,
         spool=spool_of(holding) if holding else None,
         max_request_bytes=limits.max_request_bytes if limits else None,
         services=_entries(raw.get("services"), ServiceConfig),

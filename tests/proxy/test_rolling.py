@@ -158,6 +158,9 @@ def test_the_socket_of_a_successor_is_not_taken_away_with_its_predecessors(
     end.write_text("go\n")
     run.wait(event="ended", child="worker-0")
     assert ask(run) == b"worker-0"
+    roll(run)  # parked, the slot could not be opened again: the successor has the address
+    run.wait_for_start(3, "worker-0")
+    assert not run.logged("rolling_restart_abandoned")
 
 
 def test_a_worker_that_hangs_and_was_replaced_is_no_silent_slot(host: Callable[..., Host]) -> None:
