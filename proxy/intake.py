@@ -112,9 +112,15 @@ class Intake(RequestHandler):
             self._fail_body(str(error))
             return b""
         self._progress_at = time.monotonic()
+        chunks_end = self._chunked.chunks_end
         if self._chunked.done:
             self._chunked = None
-        super().data_received(data if end == len(data) else data[:end])
+            if chunks_end + 2 == end:  # no trailers, as always: only the empty line that stands in their place
+                super().data_received(data if end == len(data) else data[:end])
+            else:
+                super().data_received(data[:chunks_end] + b"\r\n")
+        elif chunks_end:
+            super().data_received(data if chunks_end == len(data) else data[:chunks_end])
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._messages.pop()
             self._fail_body("the body is malformed")

@@ -177,6 +177,7 @@ class Pipeline:
             scanner.whole(exchange.payload, strict=model_api.model_matters)
             exchange.observation.request_scanner = scanner
             return
+        body.check_arrived()
         again = model_api.max_attempts > 1 and model_api.has_alternatives
         if model_api.needs_model or again:
             limits = exchange.snapshot.limits
