@@ -36,6 +36,12 @@ REFUSAL: Final = web.RequestKey("sluiceway.refusal", GatewayError)
 
 READ_BUFFER_BYTES: Final = 65536
 """aiohttp pauses a body above twice this; its default of 512 KiB costs 1.1 MiB for each throttled upload."""
+UPLOAD_PIECE_BYTES: Final = 1024
+"""Of a request body, or its rest, in `body_idle_timeout_ms`: less is no piece, else 10 bytes/s would hold a connection
+for ever. In the 30 s of the default it is 34 bytes/s; the slowest mobile links have thirty times that."""
+TAKEN_PIECE_BYTES: Final = 65536
+"""Of an answer that waits, or all of it, in `write_idle_timeout_ms`: as much as is held here for a reader. In the 60 s
+of the default it is 1.1 KB/s, less than a telephone modem of 1991. Who keeps up with small events is never judged."""
 SURPLUS_S: Final = 1.0
 """How long a connection above `max_connections` may take for its first head, and to leave once it is answered."""
 
@@ -46,7 +52,7 @@ _NO_WRITER: Final = cast(AbstractStreamWriter, None)
 class Edge(Intake):
     """One client connection."""
 
-    __slots__ = ("_awaited", "_taken", "_taken_at", "channel", "open_ended", "outbox", "written_bytes")
+    __slots__ = ("_awaited", "_taken_at", "_taken_bytes", "channel", "open_ended", "outbox", "written_bytes")
 
     def __init__(self, server: "EdgeServer", **options: Any) -> None:
         super().__init__(server, **options)
@@ -54,13 +60,13 @@ class Edge(Intake):
         """The transport until the connection is lost; aiohttp's own attribute goes away when closing begins."""
         self.outbox = server.outbox
         """What is written to the client goes through it."""
-        self._taken = 0
-        self._taken_at = 0.0
+        self._taken_bytes = 0
+        self._taken_at = 0.0  # since when so many were taken and more waits; 0: nothing waits
         self._awaited = False  # the last sweep saw somebody wait for the body
         self.open_ended = False
         """The running answer's end is the connection's, and it has not come yet (`proxy.downstream`)."""
         self.written_bytes = 0
-        """Answer bytes handed to the transport; less what it still holds, they are what the reader took."""
+        """Answer bytes handed to the transport; less what it and the kernel hold of them, they are what was taken."""
 
     # -- connection --------------------------------------------------------------------------------------------------
 
@@ -222,19 +228,31 @@ class Edge(Intake):
                 return
         elif self.unread:
             self._judge_upload(now, limits.body_idle_timeout_ms)
-        unsent = channel.get_write_buffer_size()
-        if not unsent or self.written_bytes - unsent != self._taken:
-            self._taken = self.written_bytes - unsent
-            self._taken_at = now
-        elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
-            self.abort()
+        if unsent := channel.get_write_buffer_size():
+            self._judge_reader(now, self.written_bytes - unsent - tcp.unacknowledged(channel), limits)
+        else:
+            self._taken_at = 0.0
 
     def _judge_upload(self, now: float, idle_timeout_ms: int) -> None:
         """End a body that is awaited and does not come. The clock runs from the first sweep that sees the wait."""
-        awaited = self._body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
+        body = self._body
+        awaited = body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
+        if self._awaited and 0 < body._size < UPLOAD_PIECE_BYTES:  # noqa: SLF001
+            awaited = True  # a drop came in this very turn, and nobody has had the time to read it: it ends no wait
         if awaited and not self._awaited:
             self._progress_at = now  # before, nobody asked for it: the upstream, or no `100 Continue` yet
         self._awaited = awaited
-        if awaited and idle_timeout_ms and now - self._progress_at > idle_timeout_ms / 1000:
+        if self._arrived_bytes - self._marked_bytes >= UPLOAD_PIECE_BYTES:
+            self._marked_bytes = self._arrived_bytes
+            self._progress_at = now
+        elif awaited and idle_timeout_ms and now - self._progress_at > idle_timeout_ms / 1000:
             self._refused = True
             self._body.set_exception(GatewayError("client_timeout", "the request body stopped arriving"))
+
+    def _judge_reader(self, now: float, taken_bytes: int, limits: Limits) -> None:
+        """End an answer that waits for its reader and is not taken, or only in drops."""
+        if not self._taken_at or taken_bytes - self._taken_bytes >= TAKEN_PIECE_BYTES:
+            self._taken_bytes = taken_bytes
+            self._taken_at = now
+        elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
+            self.abort()

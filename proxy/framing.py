@@ -23,7 +23,7 @@ _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80
 _DOT_SEGMENT: Final = re.compile(rb"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/?\\;]|%2f|%5c|$)", re.IGNORECASE)
 # So does a path with a control character, or with a backslash, which some servers read as a slash.
 _ODD_PATH: Final = re.compile(rb"\\|%(?:[01][0-9a-f]|7f|5c)", re.IGNORECASE)
-# A host is a name or an address, and a port (RFC 9110 §7.2): who finds a path, a user or a list in it finds another one.
+# A host is a name or an address, and a port (RFC 9110 §7.2): in a path, a user or a list each finds another one.
 _HOST: Final = re.compile(
     rb"\r\n[Hh][Oo][Ss][Tt]:[ \t]*(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?[ \t]*\r\n"
 )
@@ -194,8 +194,8 @@ class HeadCollector:
 class ChunkedBody:
     """Follows one chunked body and says where it ends. Holds at most one unfinished line.
 
-    The trailers are judged here and shown to no parser: that of aiohttp 3.14 takes the last of them for the first header
-    line of the next request, which may be somebody else's where a proxy before us shares its connections.
+    The trailers are judged here and shown to no parser: that of aiohttp 3.14 takes the last of them for the first
+    header line of the next request, which may be somebody else's where a proxy before us shares its connections.
     """
 
     __slots__ = ("_in_trailers", "_line", "_skip", "_trailer_bytes", "chunks_end", "done")

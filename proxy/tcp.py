@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from typing import Final
 
 # States of Linux's tcp_states.h in which the peer has sent FIN or reset: CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING.
@@ -20,6 +23,17 @@ def peer_gone(channel: asyncio.Transport) -> bool:
         state: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return state[0] in _PEER_GONE
     return True
+
+
+def unacknowledged(channel: asyncio.Transport) -> int:
+    """Bytes that the kernel took and the other side has not: up to 4 MiB, so that we see a slow reader take nothing for
+    minutes, and then a MiB at once."""
+    connection = channel.get_extra_info("socket")
+    if connection is None:
+        return 0
+    with contextlib.suppress(OSError):
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
 
 
 def has_unread(channel: asyncio.Transport) -> bool:
