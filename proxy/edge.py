@@ -255,4 +255,6 @@ class Edge(Intake):
             self._taken_bytes = taken_bytes
             self._taken_at = now
         elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
+            assert self.channel is not None
+            tcp.reset_on_close(self.channel)  # else the kernel keeps its megabytes until they are taken, in hours
             self.abort()
