@@ -1,8 +1,9 @@
 """Counts that must be exact, in shared memory that outlives the process that counts.
 
-The supervisor makes one file with a row for each worker slot; a worker adds to its own row through a mapping, so a
-count costs an integer addition (about 0.1 µs) and is still there when the worker was killed. Only the owner of a slot
-writes its row while it lives; the supervisor writes it after that process is gone (`settle_lost`), and anybody reads.
+The supervisor makes one file with LANES rows for each worker slot: while a worker is replaced, the old one and the new
+one live side by side and each has a row of its own. A worker adds to its row through a mapping, so a count costs an
+integer addition (about 0.1 µs) and is still there when the worker was killed. Only the process that has a row writes it
+while it lives; the supervisor writes it after that process is gone (`settle_lost`), and anybody reads.
 
 Invariant of a quiet host: STARTED = HANDED = TAKEN + all DROPPED_*.
 """
@@ -14,8 +15,8 @@ from pathlib import Path
 
 
 class Cell(IntEnum):
-    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION, HEARTBEAT and HELD_* only
-    grow."""
+    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION, HEARTBEAT, DRAIN_MS and HELD_*
+    only grow."""
 
     STARTED = 0
     """Requests that a worker began to serve (each owes one record)."""
@@ -40,10 +41,15 @@ class Cell(IntEnum):
     """Request bodies held for a peek or a fallback."""
     HEARTBEAT = 14
     """When the worker's event loop last turned, in ms of CLOCK_MONOTONIC; 0 before it serves."""
+    DRAIN_MS = 15
+    """How long the worker may take to drain as it is configured now, in ms; UNLIMITED: for ever; 0: it did not say."""
 
 
-CELLS = 16
+CELLS = 24
 """Columns of a row, some to spare."""
+LANES = 2
+"""Rows of a slot: a worker is replaced only when the one before it is gone, so there are never three."""
+UNLIMITED = 2**63
 
 DROP_REASONS = {
     "queue_full": Cell.DROPPED_QUEUE_FULL,
@@ -63,8 +69,8 @@ class Board:
 
     @classmethod
     def create(cls, path: Path, slots: int) -> "Board":
-        """Make the file with `slots` rows of zeros."""
-        path.write_bytes(bytes(slots * CELLS * 8))
+        """Make the file with LANES rows of zeros for each of `slots`."""
+        path.write_bytes(bytes(slots * LANES * CELLS * 8))
         return cls.open(path)
 
     @classmethod
@@ -75,28 +81,39 @@ class Board:
 
     @property
     def slots(self) -> int:
-        """How many rows there are."""
-        return len(self._cells) // CELLS
+        """How many worker slots there are."""
+        return len(self._cells) // CELLS // LANES
 
-    def row(self, slot: int) -> memoryview:
-        """The row of one slot: a writable view of CELLS unsigned 64-bit numbers, indexed by `Cell`."""
-        return self._cells[slot * CELLS : (slot + 1) * CELLS]
+    def row(self, number: int) -> memoryview:
+        """One row: a writable view of CELLS unsigned 64-bit numbers, indexed by `Cell`.
+
+        The first row of slot s is s, the second one `slots` + s.
+        """
+        return self._cells[number * CELLS : (number + 1) * CELLS]
 
     def rows(self) -> Iterator[memoryview]:
         """All rows in order."""
-        for slot in range(self.slots):
-            yield self.row(slot)
+        for number in range(self.slots * LANES):
+            yield self.row(number)
+
+    def lanes(self, slot: int) -> tuple[memoryview, ...]:
+        """The rows of one slot."""
+        return tuple(self.row(lane * self.slots + slot) for lane in range(LANES))
+
+    def generation(self, slot: int) -> int:
+        """The configuration generation in force in a slot; 0: nobody serves it."""
+        return max(int(row[Cell.GENERATION]) for row in self.lanes(slot))
 
     def total(self, cell: Cell) -> int:
         """The sum of one column."""
         return sum(row[cell] for row in self.rows())
 
-    def settle_lost(self, slot: int) -> int:
-        """Count what the process of this slot took with it when it died.
+    def settle_lost(self, number: int) -> int:
+        """Count what the process of this row took with it when it died.
 
         Requests that it had begun and not handed over, and records that no observer had acknowledged. Returns how many.
         """
-        row = self.row(slot)
+        row = self.row(number)
         unhanded = row[Cell.STARTED] - row[Cell.HANDED]
         settled = row[Cell.TAKEN] + sum(row[cell] for cell in DROP_REASONS.values())
         unsent = row[Cell.HANDED] - settled
@@ -104,6 +121,6 @@ class Board:
         row[Cell.DROPPED_WORKER_LOST] += lost
         row[Cell.HANDED] = row[Cell.STARTED]
         row[Cell.ACTIVE] = row[Cell.CONNECTIONS] = row[Cell.QUEUED_BYTES] = 0
-        row[Cell.GENERATION] = row[Cell.HEARTBEAT] = 0
+        row[Cell.GENERATION] = row[Cell.HEARTBEAT] = row[Cell.DRAIN_MS] = 0
         row[Cell.HELD_DISK_BYTES] = row[Cell.HELD_MEMORY_BYTES] = 0
         return lost

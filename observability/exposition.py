@@ -78,8 +78,10 @@ class HostCollector(Collector):
             (names.SLUICEWAY_RECORDS_QUEUED, "bytes", Cell.QUEUED_BYTES, "Records waiting for an observer"),
         ):
             family = GaugeMetricFamily(names.prometheus_name(name, unit), text, labels=("worker",))
-            for slot, row in enumerate(self._board.rows()):
-                family.add_metric((str(slot),), row[cell])
+            for slot in range(self._board.slots):
+                values = [row[cell] for row in self._board.lanes(slot)]
+                # two workers share a slot while one is replaced: together they have its requests, one its generation
+                family.add_metric((str(slot),), max(values) if cell == Cell.GENERATION else sum(values))
             yield family
 
 

@@ -1,10 +1,10 @@
 """`sluiceway.requests`, counted by the workers themselves: exact while observers are slow, shedding or dead.
 
-A worker slot has two files that outlive its process, so that nothing is forgotten by a kill: an array of 64-bit
+A row of the board has two files that outlive its process, so that nothing is forgotten by a kill: an array of 64-bit
 counts, mapped, and beside it one line of JSON for each of them with its labels. A count is an addition in memory
 (0.3 µs; prometheus-client's own mapped value asks the kernel for the process id each time, 6 µs). A series is made by
 writing its line first and counting then: a process that dies between the two leaves a count of 0. Only the owner of a
-slot writes, its successor goes on where it was, and anybody reads.
+row writes, its successor goes on where it was, and anybody reads.
 
 The first counts are those of `other` and have no line: where no line can be written (a full disk, too many series),
 the sum is still right. A line that does not read keeps its number, and only its own count is lost to readers.
@@ -35,11 +35,11 @@ _OTHERS: Final[tuple[Key, ...]] = tuple((OTHER, OTHER, OTHER, outcome, OTHER) fo
 
 
 class RequestCounter:
-    """Counts finished requests. One for each worker slot, one at a time."""
+    """Counts finished requests. One for each row of the board, one at a time."""
 
-    def __init__(self, folder: Path, slot: int) -> None:
+    def __init__(self, folder: Path, row: int) -> None:
         """`folder`: of the files, made by the supervisor. OSError where they cannot be; no content of theirs is one."""
-        path = self._labels = folder / f"requests-{slot}.labels"
+        path = self._labels = folder / f"requests-{row}.labels"
         keys = list(_keys(whole_lines.begin(path)))
         with path.with_suffix(".counts").open("a+b") as file:
             # taken from the disk now: a mapped page that finds no room later would kill the worker (SIGBUS)
@@ -65,7 +65,7 @@ class RequestCounter:
 
 
 def request_totals(folder: Path) -> dict[tuple[str, ...], int]:
-    """Labels → requests of all slots, living and dead, without zeros. A file that cannot be read is left out."""
+    """Labels → requests of all workers, living and dead, without zeros. A file that cannot be read is left out."""
     totals: dict[tuple[str, ...], int] = {}
     for path in sorted(folder.glob("requests-*.labels")):
         try:

@@ -128,8 +128,10 @@ class Child:
 def _die_with(parent: int) -> Callable[[], None] | None:
     """Between fork and exec: have the kernel kill this process when `parent` dies. Linux; None elsewhere.
 
+    And SIGHUP is ignored until the child says otherwise: the supervisor hands it on, maybe to one that has just begun.
+
     Code runs here in a copy of a process that has a second thread (it writes the log), whose locks stay as they were.
-    So it is two system calls, prepared before the fork: no import, no log line, no lock.
+    So it is system calls, prepared before the fork: no import, no log line, no lock.
     """
     if sys.platform != "linux":
         return None
@@ -137,6 +139,7 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 
     def arrange() -> None:
         prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 

@@ -3,14 +3,19 @@
     GET /metrics    Prometheus, of all processes of the host
     GET /healthz    200 while this process runs
     GET /readyz     200 while every worker serves the current generation, shows a heartbeat and nobody drains, else
-                    503; says which
+                    503; says which, and what is wrong with a configuration file that was refused
 
-It only reads what others leave in the runtime directory: the board (shared memory), the observers' metric files, and
-the file `draining`. So it needs no answer from a worker or an observer, and probes stay quick when those are busy.
-Its listening socket belongs to the supervisor: a probe that comes while control is restarted waits instead of failing.
+For these it only reads what others leave in the runtime directory: the board (shared memory), the observers' metric
+files, and the file `draining`. So it needs no answer from a worker or an observer, and probes stay quick when those are
+busy. Its listening socket belongs to the supervisor: a probe that comes while control is restarted waits instead of
+failing.
+
+And it brings changes of the configuration to the workers: `proxy.reload` follows the file, `proxy.link` tells them,
+`Progress` says when all of them serve it. Nobody's traffic depends on that: a control process that is killed begins
+again with what was in force.
 
 Where `admin.token` is set, /metrics asks for it (`Authorization: Bearer …`); the two probes never do, since the
-orchestrators that call them cannot keep a secret, and they say nothing but numbers.
+orchestrators that call them cannot keep a secret, and without it they say nothing but numbers.
 """
 
 import argparse
@@ -20,22 +25,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from observability.board import Board, Cell
+from observability.board import Board
 from observability.descriptors import open_standard_descriptors
 from observability.exposition import CONTENT_TYPE, exposition
 from observability.log import get_logger, set_up
 from proxy import runtime
-from proxy.config.complaints import ConfigError
-from proxy.config.file import load
+from proxy.config.complaints import Complaint, ConfigError
+from proxy.config.file import parse
+from proxy.config.model import Document
 from proxy.heartbeat import now_ms, silent_slots
+from proxy.link import Links
+from proxy.reload import Reload
+from proxy.state import Kept, StateError, StateFolder, read_kept
 
 BAD_CONFIGURATION = 2
 """Exit code."""
@@ -47,16 +57,31 @@ SHUTDOWN_S = 1.0
 """For requests that are still running when control is told to end, by then the last process but the supervisor."""
 
 
-@dataclass(frozen=True, slots=True)
+LATE_S = 5.0
+"""After which a change that is not in force everywhere is said to be late. It takes 0.1 s, and 1 s where a file has a
+thousand Model APIs."""
+
+
+@dataclass(slots=True)
 class Host:
     """What control knows of its host."""
 
     runtime: Path
     board: Board
     generation: int
+    """The latest; a worker may be about to get there."""
     token: str
     """Empty: none is asked for."""
     metrics: Callable[[Path, Board], bytes] = exposition
+    refused: Callable[[], Sequence[Complaint]] = tuple
+    """What is wrong with the configuration file as it stands."""
+    failures: Mapping[int, str] = field(default_factory=dict)
+    """Row of the board → why its worker cannot serve the latest generation."""
+
+    @property
+    def waiting_for(self) -> list[int]:
+        """Slots that do not serve the latest generation."""
+        return [slot for slot in range(self.board.slots) if self.board.generation(slot) != self.generation]
 
 
 def application(host: Host) -> web.Application:
@@ -66,19 +91,19 @@ def application(host: Host) -> web.Application:
     async def healthz(_request: web.Request) -> web.Response:
         return _json(200, {"status": "ok"})
 
-    async def readyz(_request: web.Request) -> web.Response:
+    async def readyz(request: web.Request) -> web.Response:
         draining = (host.runtime / runtime.DRAINING).exists()
-        workers = [{"slot": slot, "generation": row[Cell.GENERATION]} for slot, row in enumerate(host.board.rows())]
-        waiting_for = [worker["slot"] for worker in workers if worker["generation"] != host.generation]
-        silent = silent_slots(host.board, now_ms())
+        slots = range(host.board.slots)
+        waiting_for, silent = host.waiting_for, silent_slots(host.board, now_ms())
         ready = not (draining or waiting_for or silent)
-        facts = {
+        facts: dict[str, Any] = {
             "draining": draining,
             "generation": host.generation,
             "waiting_for": waiting_for,
             "silent": silent,
-            "workers": workers,
+            "workers": [{"slot": slot, "generation": host.board.generation(slot)} for slot in slots],
         }
+        facts |= _reasons(host, told=not host.token or _bears(request, host.token))
         return _json(200 if ready else 503, {"status": "ready" if ready else "not ready", **facts})
 
     async def metrics(request: web.Request) -> web.Response:
@@ -92,6 +117,16 @@ def application(host: Host) -> web.Application:
     app = web.Application(middlewares=[_errors_in_json])
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     return app
+
+
+def _reasons(host: Host, *, told: bool) -> dict[str, Any]:
+    """Why something did not come into force. Words of the file are for those who are `told`."""
+    refused = [str(complaint) for complaint in host.refused()]
+    failing = [{"slot": row % host.board.slots, "why": why} for row, why in sorted(host.failures.items())]
+    if not told:
+        refused = ["the log says why; so does this page to who brings the admin token"] if refused else []
+        failing = [{"slot": one["slot"]} for one in failing]
+    return {"refused": refused} | ({"failing": failing} if failing else {})
 
 
 @web.middleware
@@ -121,16 +156,78 @@ def _json(status: int, body: object, headers: dict[str, str] | None = None) -> w
     return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
 
 
-async def run(host: Host, listener: socket.socket) -> None:
+class Progress:
+    """Says when the latest generation is in force in every worker, or that it is late."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._began_at = 0.0
+        self._late: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """A generation was announced."""
+        loop = asyncio.get_running_loop()
+        if self._late is not None:
+            self._late.cancel()
+        self._began_at, self._late = loop.time(), loop.call_later(LATE_S, self._on_late)
+
+    def look(self) -> None:
+        """A worker has answered."""
+        if self._late is None or self._host.waiting_for:
+            return
+        self._late.cancel()
+        self._late = None
+        took_ms = round((asyncio.get_running_loop().time() - self._began_at) * 1000)
+        get_logger(__name__).info("configuration_in_force", generation=self._host.generation, took_ms=took_ms)
+
+    def _on_late(self) -> None:
+        host, loop = self._host, asyncio.get_running_loop()
+        self._late = loop.call_later(LATE_S, self._on_late) if host.waiting_for else None
+        if host.waiting_for:
+            facts = _reasons(host, told=True) | {"waiting_for": host.waiting_for, "generation": host.generation}
+            get_logger(__name__).warning("configuration_late", **facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the configuration comes from."""
+
+    file: Path
+    """The user's."""
+    kept: Path
+    """The copy of what is in force."""
+    options: Mapping[str, Any]
+    """Of the command line, in place of the file's own keys."""
+
+
+async def run(host: Host, source: Source, kept: Kept, document: Document, listener: socket.socket) -> None:
     """Serve until SIGTERM."""
+    progress = Progress(host)
+    links = Links(progress.look)
+    host.failures = links.failures
+
+    def announce(generation: int, document: Document) -> None:
+        host.generation, host.token = generation, document.admin.token
+        links.announce(generation, document.model_dump(exclude_unset=True))
+        progress.begin()
+
+    state = StateFolder(source.kept.parent, lock=False)
+    reload = Reload(source.file, state, kept, document, source.options, announce)
+    host.refused = lambda: reload.refused
+    links.announce(kept.generation, document.model_dump(exclude_unset=True))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.ask)
+    await links.listen(host.runtime)
+    following = asyncio.create_task(reload.run())
     runner = web.AppRunner(application(host), access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     await stop.wait()
+    following.cancel()
+    links.close()
     await runner.cleanup()
 
 
@@ -140,18 +237,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m proxy.control", description="Started by `sluiceway serve`.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
     parser.add_argument("--runtime", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--generation", type=int, required=True)
+    parser.add_argument("--file", type=Path, required=True, help="the configuration as the user writes it")
+    parser.add_argument("--options", type=orjson.loads, required=True, help="what goes before the file, as JSON")
+    parser.add_argument("--config", type=Path, required=True, help="the copy of what is in force")
     options = parser.parse_args()
     set_up("control", runtime=options.runtime)
     try:
-        document = load(options.config, os.environ)
-    except ConfigError as error:
-        sys.stderr.writelines(f"{complaint}\n" for complaint in error.complaints)
+        kept = read_kept(options.config)
+        document = parse(kept.text, os.environ, options.file, options.options)
+    except (ConfigError, StateError) as error:
+        sys.stderr.write(f"{error}\n")
         return BAD_CONFIGURATION
-    board = Board.open(options.runtime / runtime.BOARD)
-    host = Host(options.runtime, board, options.generation, document.admin.token or "")
-    asyncio.run(run(host, socket.socket(fileno=options.fd)))
+    host = Host(options.runtime, Board.open(options.runtime / runtime.BOARD), kept.generation, document.admin.token)
+    source = Source(options.file, options.config, options.options)
+    asyncio.run(run(host, source, kept, document, socket.socket(fileno=options.fd)))
     return 0
 
 

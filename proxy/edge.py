@@ -52,7 +52,16 @@ _NO_WRITER: Final = cast(AbstractStreamWriter, None)
 class Edge(Intake):
     """One client connection."""
 
-    __slots__ = ("_awaited", "_taken_at", "_taken_bytes", "channel", "open_ended", "outbox", "written_bytes")
+    __slots__ = (
+        "_awaited",
+        "_taken_at",
+        "_taken_bytes",
+        "channel",
+        "idle_at",
+        "open_ended",
+        "outbox",
+        "written_bytes",
+    )
 
     def __init__(self, server: "EdgeServer", **options: Any) -> None:
         super().__init__(server, **options)
@@ -65,6 +74,8 @@ class Edge(Intake):
         self._awaited = False  # the last sweep saw somebody wait for the body
         self.open_ended = False
         """The running answer's end is the connection's, and it has not come yet (`proxy.downstream`)."""
+        self.idle_at = self._loop.time()
+        """Since when a next request is awaited, where none is running."""
         self.written_bytes = 0
         """Answer bytes handed to the transport; less what it and the kernel hold of them, they are what was taken."""
 
@@ -155,7 +166,8 @@ class Edge(Intake):
 
     def _await_next(self) -> None:
         """Arm aiohttp's keep-alive clock: one handle for as many requests as it lasts."""
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self.idle_at = self._loop.time()
+        self._next_keepalive_close_time = self.idle_at + self._keepalive_timeout
         if self._keepalive_handle is None and self._keepalive_timeout > 0:
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 

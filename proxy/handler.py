@@ -80,7 +80,7 @@ class Handler:
             _log.exception("request_failed", request_id=observation.request_id)
             failure = GatewayError("internal", "the gateway failed; its log has the request id")
             self._fail(failure, request, response, observation, exchange)
-        if edge.last_request or edge.unread:
+        if edge.deaf or edge.unread:  # not where only a drain has begun: the head may have promised one more request
             response.close_after()
         return response
 

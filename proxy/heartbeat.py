@@ -29,6 +29,10 @@ def beat(row: memoryview, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def silent_slots(board: Board, now: int) -> list[int]:
-    """Whose heartbeat is older than SILENT_AFTER_S. Those that do not serve yet have none and are not counted."""
+    """Slots whose worker serves and shows a heartbeat older than SILENT_AFTER_S."""
     oldest = now - SILENT_AFTER_S * 1000
-    return [slot for slot, row in enumerate(board.rows()) if 0 < row[Cell.HEARTBEAT] < oldest]
+    return [
+        slot
+        for slot in range(board.slots)
+        if any(row[Cell.GENERATION] and 0 < row[Cell.HEARTBEAT] < oldest for row in board.lanes(slot))
+    ]

@@ -66,8 +66,13 @@ class Intake(RequestHandler):
         return not self._busy and not self._heads.begun
 
     @property
+    def deaf(self) -> bool:
+        """Nothing behind the running request is read."""
+        return self._refused or self._last
+
+    @property
     def last_request(self) -> bool:
-        """The connection closes after the answer: nothing behind this request will be read."""
+        """An answer whose head goes out now has to say that the connection closes after it."""
         return self._refused or self._last or self._server.draining
 
     @property

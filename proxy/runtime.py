@@ -2,6 +2,7 @@
 
 board            the workers' counts and generations (observability.board)
 observer-<i>.sock, metrics/, lines.lock          (observability)
+control.sock     where workers hear of a new configuration (proxy.link)
 draining         exists from the first moment of a drain
 
 It lives among the temporary files, and the supervisor holds a lock (flock) on it. Cleaners such as systemd-tmpfiles
@@ -31,7 +32,7 @@ PREFIX = "sluiceway-run-"
 SOCKET_PATH_BYTES_MAX = 107
 """Of a Unix socket on Linux: sun_path has 108 with the final zero."""
 
-_OURS = re.compile(r"board|metrics|draining|lines\.lock|observer-\d+\.sock")
+_OURS = re.compile(r"board|metrics|draining|lines\.lock|observer-\d+\.sock|control\.sock")
 """All that a runtime directory may contain: where there is anything else, it is somebody's folder and stays."""
 
 

@@ -5,7 +5,8 @@ what to do about it: the file, the addresses, the folder of `state`, the folder 
 as a `Plan` and handed to the supervisor.
 
 The children read the kept copy of the file and not the original, so that a process restarted later begins with the
-configuration that is in force, whatever an editor has done to the original since.
+configuration that is in force, whatever an editor has done to the original since. Only control looks at the original,
+to notice just that (proxy.reload).
 """
 
 import asyncio
@@ -17,12 +18,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from observability.board import Board
+import orjson
+
+from observability.board import LANES, Board
 from observability.log import get_logger, set_up
 from proxy.children import ChildSpec, python_module
 from proxy.config.advice import advice
 from proxy.config.complaints import Complaint, ConfigError
-from proxy.config.file import load, parse
+from proxy.config.file import read
 from proxy.config.model import Document
 from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, remove_abandoned, runtime_directory
 from proxy.sockets import AddressError, Listeners, listen_alone
@@ -37,8 +40,9 @@ BAD_MACHINE = 3
 
 def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: str | None = None) -> int:
     """Run the gateway until a signal ends it. `workers` and `listen` go before the file. Returns the exit code."""
+    options = {key: value for key, value in (("workers", workers), ("listen", listen)) if value is not None}
     try:
-        text, document = _read(path, {"workers": workers, "listen": listen})
+        text, document = read(path, os.environ, options, starting=True)
     except ConfigError as error:
         return _refuse(BAD_CONFIGURATION, *(_about(path, complaint) for complaint in error.complaints))
     with ExitStack() as stack:
@@ -57,45 +61,44 @@ def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: s
         if abandoned := remove_abandoned(runtime):
             folders = [str(folder) for folder in abandoned]
             get_logger(__name__).warning("removed_abandoned", folders=folders, hint="their supervisors were killed")
-        plan = plan_of(document, adopted, runtime, listeners, admin.fileno())
+        plan = plan_of(path, options, document, adopted, runtime, listeners, admin.fileno())
         return asyncio.run(Supervisor(plan, get_logger(__name__)).run())
 
 
-def _read(path: Path, options: Mapping[str, object]) -> tuple[str, Document]:
-    """The text as written, and what it says with the given options in place of its own. Raises ConfigError.
-
-    The text must be good by itself too: restarted processes read it without the options, which are the supervisor's.
-    """
-    document = load(path, os.environ, starting=True)
-    text = path.read_text(encoding="utf-8")
-    overrides = {key: value for key, value in options.items() if value is not None}
-    return text, parse(text, os.environ, path, overrides, starting=True) if overrides else document
-
-
-def plan_of(document: Document, adopted: Adopted, runtime: Path, listeners: Listeners, admin_fd: int) -> Plan:
-    """Describe the processes of a host. One worker for each listener; makes the board."""
+def plan_of(
+    path: Path,
+    options: Mapping[str, object],
+    document: Document,
+    adopted: Adopted,
+    runtime: Path,
+    listeners: Listeners,
+    admin_fd: int,
+) -> Plan:
+    """Describe the processes of a host: `path` is its configuration file, `options` go before that. One worker for each
+    listener; makes the board."""
     slots = len(listeners.fds)
     observers = _count(document.observers, math.ceil(slots / 2))
     environ = {"PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS)}
     common = ("--runtime", str(runtime))
-    configured = (*common, "--config", str(adopted.path), "--generation", str(adopted.generation))
-    counted = ("--observers", str(observers), *configured)
+    configured = (*common, "--config", str(adopted.path))
 
-    def worker(slot: int, fd: int) -> ChildSpec:
-        argv = python_module("proxy.worker", "--slot", str(slot), "--fd", str(fd), *counted)
+    def worker(slot: int, fd: int, lane: int) -> ChildSpec:
+        place = ("--slot", str(slot), "--row", str(lane * slots + slot), "--fd", str(fd))
+        argv = python_module("proxy.worker", *place, "--observers", str(observers), *configured)
         return ChildSpec(f"worker-{slot}", argv, fds=(fd,), environ=environ)
 
     def observer(index: int) -> ChildSpec:
         argv = python_module("observability.observer", "--index", str(index), *common)
         return ChildSpec(f"observer-{index}", argv, environ=environ)
 
-    control = python_module("proxy.control", "--fd", str(admin_fd), *configured)
+    original = ("--file", str(path.absolute()), "--options", orjson.dumps(options).decode())
+    control = python_module("proxy.control", "--fd", str(admin_fd), *original, *configured)
     return Plan(
         runtime=runtime,
         generation=adopted.generation,
         board=Board.create(runtime / BOARD, slots),
         listeners=listeners,
-        workers=[worker(slot, fd) for slot, fd in enumerate(listeners.fds)],
+        workers=[[worker(slot, fd, lane) for lane in range(LANES)] for slot, fd in enumerate(listeners.fds)],
         observers=[observer(index) for index in range(observers)],
         control=[ChildSpec("control", control, fds=(admin_fd,), environ=environ)],
         drain_delay_s=document.drain_delay_ms / 1000,

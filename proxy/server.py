@@ -38,11 +38,19 @@ class EdgeServer(web.Server):
         super().__init__(handler, handler_cancellation=True)
         self._row = row
         self.limits = limits
+        self._more = options
         self.live: set[Edge] = set()
         self.surplus = 0
         """How many of them came above `max_connections`."""
         self.draining = False
         self.outbox = Outbox(self._loop)
+        self.adopt(limits)
+        self._timer = self._loop.call_later(self._tick_s, self._sweep)
+        self._assert_settings()
+
+    def adopt(self, limits: Limits) -> None:
+        """Other limits from now on. A connection keeps the sizes of a head, and its keep-alive, that it began with."""
+        self.limits = limits
         self._options = dict(
             loop=self._loop,
             access_log=None,
@@ -53,14 +61,12 @@ class EdgeServer(web.Server):
             max_headers=MAX_HEADERS,
             max_line_size=limits.max_head_bytes,
             read_bufsize=READ_BUFFER_BYTES,
-            **options,
+            **self._more,
         )
         # A tenth of the shortest limit, so that none is overrun by more than two of them (a wait is seen by one sweep
         # and judged by another); a sweep of 20,000 connections takes ~10 ms.
         waits = (limits.head_timeout_ms, limits.body_idle_timeout_ms, limits.write_idle_timeout_ms)
         self._tick_s = min(1.0, max(0.02, min((w for w in waits if w), default=10000) / 10000))
-        self._timer = self._loop.call_later(self._tick_s, self._sweep)
-        self._assert_settings()
 
     def __call__(self) -> Edge:
         """A new connection's protocol; unlike aiohttp's, an option that it does not know is an error."""
@@ -92,11 +98,12 @@ class EdgeServer(web.Server):
         for edge in tuple(self.live):
             edge.sweep(now, self.limits)
 
-    def close_idle(self) -> int:
-        """Close the connections that carry no request (drain). Answers how many still carry one."""
+    def close_idle(self, idle_s: float) -> int:
+        """Close the connections that carry no request, for so long by now (drain). Answers how many are left."""
         busy = 0
+        since = self._loop.time() - idle_s
         for edge in tuple(self.live):
-            if edge.idle and not (edge.channel is not None and tcp.has_unread(edge.channel)):
+            if edge.idle and edge.idle_at <= since and not (edge.channel is not None and tcp.has_unread(edge.channel)):
                 edge.force_close()
             else:
                 busy += 1

@@ -53,6 +53,11 @@ class Holding:
         self._disk_bytes = disk_bytes
         self._threads: ThreadPoolExecutor | None = None
 
+    def limit(self, *, max_memory_bytes: int, max_disk_bytes: int) -> None:
+        """Other limits from now on. What is held beyond them is given back in its own time."""
+        self._max_memory_bytes = max_memory_bytes
+        self._max_disk_bytes = max_disk_bytes
+
     def take_memory(self, size: int) -> bool:
         """Room for `size` more bytes in memory; False: there is none."""
         if self._row[_HELD_MEMORY] + size > self._max_memory_bytes:

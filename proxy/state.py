@@ -1,21 +1,27 @@
 """The folder of `state`: what a gateway remembers from one start to the next.
 
-`generation` holds the number of the configuration in force, `last-good.yaml` its text as written, with `${NAME}` and
-`file:…` unresolved, so that no secret is copied that was not in the file already. A start with another text gets the
-next number. The number is written first: if the machine stops between the two writes, the next start skips a number,
-where the other order would give one number to two texts.
+`last-good.yaml` holds the configuration in force: a first line with its number, then the text as written, with
+`${NAME}` and `file:…` unresolved, so that no secret is copied that was not in the file already. Number and text are one
+file, so that a process that starts in the moment of a change never reads the one without the other. `generation` holds
+the number too, in case the copy gets lost: it only grows. It is written first: if the machine stops between the two
+writes, the next start skips a number, where the other order would give one number to two texts.
 
-One gateway at a time uses a folder, enforced with a lock: restarted processes read `last-good.yaml`, and it must not be
-somebody else's.
+One gateway at a time uses a folder. Its supervisor holds the lock and adopts what the gateway starts with; from then on
+only its control process, which dies with the supervisor, adopts anything.
 """
 
 import fcntl
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 GENERATION_MAX = 2**53 - 1
 """JSON readers that have only doubles tell numbers apart up to here; a change a millisecond takes 285,000 years."""
+
+
+_FIRST_LINE: Final = re.compile(rb"# generation ([0-9]{1,16}) of this gateway: do not edit\n")
 
 
 class StateError(Exception):
@@ -31,12 +37,40 @@ class Adopted:
     """The kept copy, absolute."""
 
 
-class StateFolder:
-    """The folder, locked. A context manager; the lock ends with it, or with the process."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What `last-good.yaml` holds."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the folder where it is missing, and lock it. Raises StateError."""
+    generation: int
+    text: str
+
+
+def read_kept(path: Path) -> Kept:
+    """Read the kept copy. Raises StateError where it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+        first = _FIRST_LINE.match(content)
+        if first is not None:
+            return Kept(int(first[1]), content[first.end() :].decode())
+    except OSError as error:
+        raise StateError(f"state: {path} cannot be read ({error.strerror}): restart the gateway") from None
+    except UnicodeDecodeError:
+        pass
+    raise StateError(f"state: {path} is damaged: restart the gateway")
+
+
+class StateFolder:
+    """The folder. With `lock` a context manager: the lock ends with it, or with the process."""
+
+    def __init__(self, folder: Path, *, lock: bool = True) -> None:
+        """Make the folder where it is missing, and lock it; not where our own supervisor holds the lock. Raises
+        StateError."""
         self._folder = folder.absolute()
+        self._lock = -1
+        if lock:
+            self._take_lock(folder)
+
+    def _take_lock(self, folder: Path) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -56,20 +90,30 @@ class StateFolder:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
-    def adopt(self, text: str) -> Adopted:
-        """Number a valid configuration text and keep it. The same text as last time keeps its number."""
-        kept = self._folder / "last-good.yaml"
+    def adopt(self, text: str, *, anew: bool = False) -> Adopted:
+        """Number a valid configuration text and keep it. The same text as last time keeps its number.
+
+        `anew`: it does not, since what it refers to has changed. Raises StateError.
+        """
+        path = self._folder / "last-good.yaml"
         counter = self._folder / "generation"
         try:
-            generation = self._number(counter)
-            # as bytes: a copy that is damaged is another text, no reason not to start
-            if generation == 0 or not kept.exists() or kept.read_bytes() != text.encode():
+            kept = self._kept(path)
+            generation = max(self._number(counter), kept.generation if kept else 0)
+            if anew or kept != Kept(generation, text):
                 generation += 1
                 self._replace(counter, f"{generation}\n")
-                self._replace(kept, text)
+                self._replace(path, f"# generation {generation} of this gateway: do not edit\n{text}")
         except OSError as error:
             raise StateError(f"state: cannot write in {self._folder} ({error.strerror})") from None
-        return Adopted(generation, kept)
+        return Adopted(generation, path)
+
+    @staticmethod
+    def _kept(path: Path) -> Kept | None:
+        try:
+            return read_kept(path)
+        except StateError:  # no reason not to start
+            return None
 
     @staticmethod
     def _number(counter: Path) -> int:

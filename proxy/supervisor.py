@@ -1,16 +1,17 @@
 """The supervisor: owns the listening sockets; starts, watches, restarts and drains the other processes.
 
 It does nothing else, so that nothing else can hurt it: no traffic, no configuration after the start, no library that
-could block. What it runs is data (`Plan`), which `proxy.serve` composes from the configuration.
+could block. What it runs is data (`Plan`), which `proxy.serve` composes from the configuration. SIGHUP it hands on to
+control, which reads the file again; SIGUSR2 replaces the workers (proxy.rolling).
 
 Start: observers, control, workers, without waiting in between (a worker queues records until its observer listens).
-The host is ready when each worker has written the generation into its row of the board.
+The host is ready when each worker has written a generation into its row of the board.
 
 Death: whatever dies is started again with the same arguments after a back-off, with a line that says so; a worker's
 unfinished requests are counted as lost first. While a worker's back-off is long its socket is parked, so that its
 share of the connections goes to the others; the same for a worker that hangs or drains by itself, and one that hangs
 on is killed (proxy.watch). A worker that says at the first start that it cannot work (exit code 2 or
-3) ends the whole start: to try again would only hide its reason.
+3) ends the whole start: to try again would only hide its reason. One that was replaced is not started again.
 
 Drain (SIGTERM or SIGINT):
 1. the file `draining` appears in the runtime directory: control's /readyz says 503 from now on, also if restarted;
@@ -30,10 +31,12 @@ from pathlib import Path
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from observability.board import Board, Cell
+from observability.board import UNLIMITED, Board, Cell
 from proxy import runtime
 from proxy.children import Child, ChildSpec, Ending
+from proxy.crew import Crew
 from proxy.heartbeat import SILENT_AFTER_S
+from proxy.rolling import Rolling
 from proxy.sockets import AddressError, Listeners
 from proxy.watch import STUCK_AFTER_S, Watch
 
@@ -72,14 +75,14 @@ class Plan:
     generation: int
     board: Board
     listeners: Listeners
-    workers: Sequence[ChildSpec]
-    """By slot."""
+    workers: Sequence[Sequence[ChildSpec]]
+    """By slot, for each lane of it."""
     observers: Sequence[ChildSpec]
     control: Sequence[ChildSpec]
     """One, or none in a test."""
     drain_delay_s: float
     drain_timeout_s: float
-    """0: none; workers may take as long as their requests do."""
+    """0: none; workers may take as long as their requests do. Both are for workers that did not say (Cell.DRAIN_MS)."""
     worker_grace_s: float = 10.0
     """After both: a worker has cut what still ran, and waits up to 5 s for an observer to take its last records."""
     silent_after_s: float = SILENT_AFTER_S
@@ -92,16 +95,18 @@ class Supervisor:
     def __init__(self, plan: Plan, log: Log) -> None:
         self._plan = plan
         self._log = log
-        self._workers = [Child(spec) for spec in plan.workers]
+        self._crew = Crew(plan.workers)
         self._observers = [Child(spec) for spec in plan.observers]
         self._control = [Child(spec) for spec in plan.control]
-        self._children = [*self._observers, *self._control, *self._workers]
-        self._restarts: dict[str, asyncio.TimerHandle] = {}
+        self._children = [*self._observers, *self._control, *self._crew]
+        self._timers: dict[Child, asyncio.TimerHandle] = {}
+        """Of a child without a process: when it is started again; of one that was replaced: when it is killed."""
         self._stop = asyncio.Event()
         self._exit_code = DRAINED
         self._ready = False
+        self._rolling = Rolling(self._crew, plan.board, log, self._launch, self._on_replaced)
         self._watch = Watch(
-            self._workers,
+            self._crew,
             plan.board,
             plan.listeners,
             log,
@@ -113,19 +118,20 @@ class Supervisor:
     async def run(self) -> int:
         """Start everything, wait for a signal, drain. Returns the exit code: DRAINED, KILLED or one of REFUSALS."""
         with self._signals():
-            for child in self._children:
+            for child in (*self._observers, *self._control, *self._crew.serving):
                 self._start(child)
-            readiness = asyncio.create_task(self._watch_readiness())
+            starting = [asyncio.create_task(self._watch_readiness()), asyncio.create_task(self._rolling.run())]
             watch = asyncio.create_task(self._watch.run())
             try:
                 await self._stop.wait()
-                readiness.cancel()
-                for restart in self._restarts.values():
-                    restart.cancel()
+                for task in starting:
+                    task.cancel()
+                for timer in self._timers.values():
+                    timer.cancel()
                 await self._drain()
             finally:
-                readiness.cancel()
-                watch.cancel()
+                for task in (*starting, watch):
+                    task.cancel()
         return self._exit_code
 
     # Signals
@@ -136,8 +142,8 @@ class Supervisor:
         handlers = {
             signal.SIGTERM: self._on_stop,
             signal.SIGINT: self._on_stop,
-            signal.SIGHUP: self._on_unbuilt,
-            signal.SIGUSR2: self._on_unbuilt,
+            signal.SIGHUP: self._on_reload,
+            signal.SIGUSR2: self._on_roll,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler, number)
@@ -156,12 +162,17 @@ class Supervisor:
         self._log.warning("stopping_at_once", signal=number.name, active_requests=self._plan.board.total(Cell.ACTIVE))
         self._kill(self._children)
 
-    def _on_unbuilt(self, number: signal.Signals) -> None:
-        does = {
-            signal.SIGHUP: "reading the configuration file again",
-            signal.SIGUSR2: "replacing the workers one by one",
-        }[number]
-        self._log.warning("not_built_yet", signal=number.name, hint=f"{does} is not built yet: restart the gateway")
+    def _on_reload(self, _number: signal.Signals) -> None:
+        """Control's to answer, in its own line. One that is being started reads the file anyway."""
+        for child in self._control:
+            child.signal(signal.SIGHUP)
+
+    def _on_roll(self, number: signal.Signals) -> None:
+        if self._ready and not self._stop.is_set():
+            self._rolling.ask()
+        else:
+            hint = "send it again when the log says ready" if not self._stop.is_set() else "the gateway is draining"
+            self._log.warning("not_now", signal=number.name, hint=hint)
 
     def _on_child(self) -> None:
         for child in self._children:
@@ -171,14 +182,19 @@ class Supervisor:
     # Life and death of children
 
     def _start(self, child: Child) -> None:
+        self._timers.pop(child, None)
         try:
-            if child in self._workers:
-                self._plan.listeners.unpark(self._workers.index(child))
-            child.start()
-            self._log.info("started", child=child.spec.name, child_pid=child.pid)
+            self._launch(child)
         except (OSError, AddressError) as error:
             child.failures += 1
             self._restart_later(child, f"cannot be started: {error}")
+
+    def _launch(self, child: Child) -> None:
+        """Raises OSError and AddressError."""
+        if child in self._crew:
+            self._plan.listeners.unpark(self._crew.slot(child))
+        child.start()
+        self._log.info("started", child=child.spec.name, child_pid=child.pid)
 
     def _on_death(self, child: Child, ending: Ending) -> None:
         lost = self._settle(child, ending)
@@ -191,22 +207,41 @@ class Supervisor:
             self._log.error("refused_to_start", child=name, child_pid=ending.pid, how=ending.how, hint=hint)
             self._exit_code = ending.code
             self._stop.set()
+        elif child in self._crew and not self._crew.serves(child):  # it was replaced; or came, and Rolling sees to that
+            if timer := self._timers.pop(child, None):
+                timer.cancel()
+            say = self._log.info if ending.code == 0 else self._log.error
+            say("ended", child=child.spec.name, child_pid=ending.pid, how=ending.how, **lost)
         else:
             self._restart_later(child, "died", child_pid=ending.pid, how=ending.how, **lost)
+
+    def _on_replaced(self, child: Child) -> None:
+        """It drains, or does not live at all: then nobody starts it again."""
+        if timer := self._timers.pop(child, None):
+            timer.cancel()
+        limit_s = self._drain_limit_s(child)
+        child.signal(signal.SIGUSR2)
+        if child.pid is not None and limit_s is not None:
+            self._timers[child] = asyncio.get_running_loop().call_later(limit_s, self._kill_late, child, limit_s)
+
+    def _kill_late(self, child: Child, after_s: float) -> None:
+        self._timers.pop(child, None)
+        self._log.error("killed", child=child.spec.name, child_pid=child.pid, after_s=after_s)
+        child.signal(signal.SIGKILL)
 
     def _settle(self, child: Child, ending: Ending) -> dict[str, int]:
         """Bring the shared counts in order after a process that cannot do it any more."""
         metrics = self._plan.runtime / runtime.METRICS
         if metrics.is_dir():
             mark_process_dead(ending.pid, str(metrics))  # type: ignore[no-untyped-call]
-        if child not in self._workers:
+        if child not in self._crew:
             return {}
-        return {"lost_requests": self._plan.board.settle_lost(self._workers.index(child))}
+        return {"lost_requests": self._plan.board.settle_lost(self._crew.row(child))}
 
     def _restart_later(self, child: Child, what: str, **facts: object) -> None:
         delay_s = child.spec.backoff.delay_s(child.failures)
-        if child in self._workers and delay_s >= PARK_DELAY_S:
-            self._plan.listeners.park(self._workers.index(child))
+        if child in self._crew and delay_s >= PARK_DELAY_S:
+            self._plan.listeners.park(self._crew.slot(child))
         if child.failures < LOUD_FAILURES:
             say, event, hint = self._log.warning, "restarting", {}
         else:
@@ -214,21 +249,20 @@ class Supervisor:
             hint = {"hint": f"{child.spec.name} died {child.failures} times in a row; its own lines say why"}
         say(event, child=child.spec.name, what=what, **facts, restart_in_s=delay_s, failures=child.failures, **hint)
         loop = asyncio.get_running_loop()
-        self._restarts[child.spec.name] = loop.call_later(delay_s, self._start, child)
+        self._timers[child] = loop.call_later(delay_s, self._start, child)
 
     async def _watch_readiness(self) -> None:
         plan = self._plan
         loop = asyncio.get_running_loop()
         remind_at = loop.time() + READY_REMINDER_S
-        while waiting := [
-            slot for slot, row in enumerate(plan.board.rows()) if row[Cell.GENERATION] != plan.generation
-        ]:
+        while waiting := [slot for slot in range(len(self._crew)) if not plan.board.generation(slot)]:
             if loop.time() >= remind_at:
-                self._log.warning("not_ready_yet", waiting_for=[self._workers[slot].spec.name for slot in waiting])
+                names = [self._crew.serving[slot].spec.name for slot in waiting]
+                self._log.warning("not_ready_yet", waiting_for=names)
                 remind_at += READY_REMINDER_S
             await asyncio.sleep(READY_POLL_S)
         self._ready = True
-        self._log.info("ready", listen=plan.listeners.address, workers=len(self._workers), generation=plan.generation)
+        self._log.info("ready", listen=plan.listeners.address, workers=len(self._crew), generation=plan.generation)
 
     # Drain
 
@@ -243,11 +277,22 @@ class Supervisor:
         plan.listeners.close()
         if self._exit_code != DRAINED:  # a refused start: nothing to finish
             self._kill(self._children)
-        limit_s = plan.drain_delay_s + plan.drain_timeout_s + plan.worker_grace_s
-        await self._end(self._workers, limit_s if plan.drain_timeout_s else None)
+        limits_s = [self._drain_limit_s(child) for child in self._crew if child.pid is not None]
+        longest_s = None if None in limits_s else max((limit for limit in limits_s if limit is not None), default=0.0)
+        await self._end(list(self._crew), longest_s)
         await self._end(self._observers, OBSERVER_GRACE_S)
         await self._end(self._control, CONTROL_GRACE_S)
         self._log.info("stopped", exit_code=self._exit_code, dropped_records=_dropped(plan.board))
+
+    def _drain_limit_s(self, worker: Child) -> float | None:
+        """How long a worker may take from now on; None: for ever. What it is configured with goes before the plan."""
+        plan = self._plan
+        said_ms = int(plan.board.row(self._crew.row(worker))[Cell.DRAIN_MS])
+        if not said_ms:
+            said_s = plan.drain_delay_s + plan.drain_timeout_s if plan.drain_timeout_s else None
+        else:
+            said_s = said_ms / 1000 if said_ms != UNLIMITED else None
+        return None if said_s is None else said_s + plan.worker_grace_s
 
     async def _end(self, children: Sequence[Child], grace_s: float | None) -> None:
         """Ask them to end, wait (None: without limit), and kill who does not."""

@@ -3,14 +3,15 @@
 A process that is stopped, or whose loop never returns from a call, keeps its listening socket, and the kernel goes on
 giving it its share of the connections. So does one that drains by itself (somebody sent it SIGTERM), through the
 supervisor's copy of the socket. `Watch` takes the share away: a silent worker's socket is muted, one that leaves has
-its slot parked, and both are logged once. What stays silent is killed, and the supervisor starts it again.
+its slot parked, and both are logged once. What stays silent is killed, and the supervisor starts it again. One that was
+replaced and drains is watched for silence alone: its socket is its successor's.
 
 The supervisor counts its own looks in place of comparing clocks: when the whole host was frozen (a container that is
 paused, a machine that sleeps), the first look afterwards sees old heartbeats everywhere, and nobody is to blame.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ import structlog
 
 from observability.board import Board, Cell
 from proxy.children import Child
+from proxy.crew import Crew
 from proxy.heartbeat import SILENT_AFTER_S
 from proxy.sockets import AddressError, Listeners
 
@@ -48,7 +50,7 @@ class Watch:
 
     def __init__(
         self,
-        workers: Sequence[Child],
+        crew: Crew,
         board: Board,
         listeners: Listeners,
         log: Log,
@@ -57,14 +59,14 @@ class Watch:
         silent_after_s: float = SILENT_AFTER_S,
         stuck_after_s: float = STUCK_AFTER_S,
     ) -> None:
-        self._workers = workers
+        self._crew = crew
         self._board = board
         self._listeners = listeners
         self._log = log
         self._kill = kill
         self._silent_after_s = silent_after_s
         self._stuck_after_s = stuck_after_s
-        self._seen = [_Seen() for _ in workers]
+        self._seen: dict[Child, _Seen] = {}
         self.draining = False
         """The whole host drains: that workers leave is as it should be."""
 
@@ -72,47 +74,46 @@ class Watch:
         """Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
-            for slot in range(len(self._workers)):
-                self._look(slot)
+            for child in self._crew:
+                self._look(child)
 
-    def _look(self, slot: int) -> None:
-        child, seen = self._workers[slot], self._seen[slot]
-        if child.pid != seen.pid:
-            seen = self._seen[slot] = _Seen(child.pid)
+    def _look(self, child: Child) -> None:
+        seen = self._seen.get(child)
+        if seen is None or child.pid != seen.pid:
+            seen = self._seen[child] = _Seen(child.pid)
         if child.pid is None:
             return
-        row = self._board.row(slot)
+        row = self._board.row(self._crew.row(child))
         heartbeat = row[Cell.HEARTBEAT]
         if heartbeat != seen.heartbeat:
             seen.heartbeat, seen.looks = heartbeat, 0
             if seen.silent:
-                self._welcome_back(slot, seen)
-        elif heartbeat:
+                self._welcome_back(child, seen)
+        elif heartbeat or row[Cell.GENERATION]:
             seen.looks += 1
-            self._judge_silence(slot, seen)
+            self._judge_silence(child, seen)
         drains = bool(heartbeat) and not row[Cell.GENERATION]  # it wrote its generation before its first heartbeat
-        if drains and not seen.leaving and not self.draining:
+        if drains and not seen.leaving and not self.draining and self._crew.serves(child):
             seen.leaving = True
-            self._listeners.park(slot)
+            self._listeners.park(self._crew.slot(child))
             self._log.warning("worker_leaving", **_who(child), hint="it drains though the gateway does not")
 
-    def _judge_silence(self, slot: int, seen: _Seen) -> None:
-        child = self._workers[slot]
+    def _judge_silence(self, child: Child, seen: _Seen) -> None:
         silent_s = seen.looks * LOOK_S
         if silent_s >= self._silent_after_s and not seen.silent:
             seen.silent = True
-            muted = self._listeners.mute(slot)
+            muted = self._crew.serves(child) and self._listeners.mute(self._crew.slot(child))
             self._log.error("worker_silent", **_who(child), silent_s=silent_s, muted=muted)
         if silent_s >= self._stuck_after_s and not seen.stuck:
             seen.stuck = True
-            self._log.error("worker_stuck", **_who(child), silent_s=silent_s, hint="it is killed and started again")
+            hint = "it is killed and started again" if self._crew.serves(child) else "it was replaced; it is killed"
+            self._log.error("worker_stuck", **_who(child), silent_s=silent_s, hint=hint)
             self._kill(child)
 
-    def _welcome_back(self, slot: int, seen: _Seen) -> None:
-        child = self._workers[slot]
+    def _welcome_back(self, child: Child, seen: _Seen) -> None:
         try:
-            if not seen.leaving:
-                self._listeners.unmute(slot)
+            if not seen.leaving and self._crew.serves(child):
+                self._listeners.unmute(self._crew.slot(child))
         except AddressError as error:
             self._log.error("worker_muted", **_who(child), error=str(error))
             return  # at the next look again

@@ -3,9 +3,12 @@
 Serves one inherited listening socket with `EdgeServer`, hands its records to an observer, and keeps its row of the
 board. It needs nothing but its configuration file and that socket: observers and control may be slow, hung or dead.
 
+A new configuration comes over the link from control (proxy.link): it is prepared, which may fail and then changes
+nothing, and swapped by one assignment. Running requests keep the snapshot that they began with.
+
 SIGTERM drains: `/-/readyz` fails, after `drain_delay_ms` the socket is closed, running requests finish up to
 `drain_timeout_ms` (0: for ever), what is not answered by then gets a 503, then the records are flushed and the process
-ends.
+ends. SIGUSR2 says that another worker has this one's place: the same, at once, and the host is ready all the while.
 """
 
 import argparse
@@ -20,10 +23,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from observability.board import Board, Cell
+from observability.board import UNLIMITED, Board, Cell
 from observability.descriptors import open_standard_descriptors
 from observability.emitter import Emitter, socket_path
 from observability.log import get_logger, set_up
@@ -33,12 +37,15 @@ from observability.tally import RequestCounter
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
+from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
 from proxy.heartbeat import beat
+from proxy.link import Link
 from proxy.pipeline import Pipeline
 from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
 from proxy.spool import Holding
+from proxy.state import StateError, read_kept
 from proxy.upstream.address import AuthoritiesError
 
 _log = get_logger(__name__)
@@ -49,6 +56,9 @@ LAST_WORDS_S = 1.0
 """How long those who are cut may take to read why: a client in the middle of an upload must find its end first."""
 BUSY_CHECK_S = 0.02
 """How often a drain looks whether the last request is over."""
+LAST_REQUEST_S = 2.0
+"""How long a worker that was replaced leaves a connection idle. Who sends a request in that time is answered, with
+`connection: close`; closed at once, a connection might have a request on its way, which would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,80 +66,122 @@ class Arguments:
     """What the supervisor tells a worker."""
 
     slot: int
+    row: int
+    """Its number on the board: not the slot's where this worker has taken another one's place."""
     fd: int
     """The inherited listening socket."""
     runtime: Path
     config: Path
-    generation: int
     observers: int
 
 
 class Worker:
-    """One worker process."""
+    """One worker process. Made and used on the thread of the running event loop."""
 
-    def __init__(self, arguments: Arguments, document: Document) -> None:
+    def __init__(self, arguments: Arguments, document: Document, generation: int) -> None:
         self._arguments = arguments
         self._document = document
+        self._generation = generation
         self._board = Board.open(arguments.runtime / BOARD)
-        self._row = self._board.row(arguments.slot)
+        self._row = self._board.row(arguments.row)
         self._stop = asyncio.Event()
-
-    async def run(self) -> None:
-        """Serve until told to stop, then drain."""
-        arguments = self._arguments
+        self._replaced = False
         loop = asyncio.get_running_loop()
-        snapshot = compile_snapshot(self._document, arguments.generation)
+        snapshot = compile_snapshot(document, generation)
         observer = arguments.slot % max(1, arguments.observers)
-        emitter = Emitter(socket_path(arguments.runtime, observer), self._row, loop)
-        holding = Holding(
+        self._emitter = Emitter(socket_path(arguments.runtime, observer), self._row, loop)
+        self._holding = Holding(
             Path(snapshot.spool_dir),
             self._row,
             max_memory_bytes=snapshot.limits.max_held_memory_bytes,
             max_disk_bytes=snapshot.limits.max_held_disk_bytes,
             disk_bytes=lambda: self._board.total(Cell.HELD_DISK_BYTES),
         )
-        pipeline = Pipeline(holding)
-        pipeline.adopt(snapshot)
-        handler = Handler(snapshot, pipeline, self._row)
-        counter = RequestCounter(arguments.runtime / METRICS, arguments.slot)
-        middleware = ObservationMiddleware(emitter, counter, self._row, sampler(os.environ))
-        server = EdgeServer(middleware.wrap(handler), snapshot.limits, self._row)
-        listener = await loop.create_server(server, sock=socket.socket(fileno=arguments.fd))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # Ctrl-C reaches the whole process group; the supervisor decides, and sends SIGTERM
-            loop.add_signal_handler(number, self._stop.set if number == signal.SIGTERM else _ignore)
+        self._pipeline = Pipeline(self._holding)
+        self._pipeline.adopt(snapshot)
+        self._handler = Handler(snapshot, self._pipeline, self._row)
+        counter = RequestCounter(arguments.runtime / METRICS, arguments.row)
+        self._middleware = ObservationMiddleware(self._emitter, counter, self._row, sampler(os.environ))
+        self._server = EdgeServer(self._middleware.wrap(self._handler), snapshot.limits, self._row)
+
+    async def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        arguments = self._arguments
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(self._server, sock=socket.socket(fileno=arguments.fd))
+        for number, answer in (
+            (signal.SIGTERM, self._stop.set),
+            (signal.SIGUSR2, self._on_replaced),
+            (signal.SIGINT, _ignore),  # Ctrl-C reaches the whole process group; the supervisor decides
+        ):
+            loop.add_signal_handler(number, answer)
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked at again by every full collection
-        self._row[Cell.GENERATION] = arguments.generation
+        self._say_generation()
         beat(self._row, loop)
-        _log.info("worker_ready", slot=arguments.slot, pid=os.getpid(), generation=arguments.generation)
+        _log.info("worker_ready", slot=arguments.slot, pid=os.getpid(), generation=self._generation)
+        link = asyncio.create_task(Link(arguments.runtime, arguments.row, lambda: self._generation, self._adopt).run())
         await self._stop.wait()
-        await self._drain(listener, server, handler, middleware)
-        pipeline.close()
-        holding.close()
-        await emitter.close(FLUSH_S)
+        link.cancel()
+        await self._drain(listener)
+        self._pipeline.close()
+        self._holding.close()
+        await self._emitter.close(FLUSH_S)
 
-    async def _drain(
-        self,
-        listener: asyncio.AbstractServer,
-        server: EdgeServer,
-        handler: Handler,
-        middleware: ObservationMiddleware,
-    ) -> None:
-        """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
+    def _on_replaced(self) -> None:
+        self._replaced = True
+        self._stop.set()
+
+    # -- from one generation to the next -----------------------------------------------------------------------------
+
+    async def _adopt(self, generation: int, plain: dict[str, Any]) -> str | None:
+        """Serve a document that control has checked. Where that cannot be, say why; then nothing has changed."""
+        try:
+            document, snapshot = await asyncio.to_thread(_prepared, plain, generation)
+            self._pipeline.adopt(snapshot)
+        except (AuthoritiesError, config_file.ConfigError) as error:
+            why = str(error)
+        except Exception:  # noqa: BLE001 - whatever it is, this worker serves on, and the log has the reason
+            _log.exception("configuration_failed", slot=self._arguments.slot, generation=generation)
+            return "it failed; the log says how"
+        else:
+            self._handler.snapshot = snapshot  # the swap: each request has the one or the other
+            self._document, self._generation = document, generation
+            self._server.adopt(snapshot.limits)
+            limits = snapshot.limits
+            self._holding.limit(
+                max_memory_bytes=limits.max_held_memory_bytes, max_disk_bytes=limits.max_held_disk_bytes
+            )
+            self._say_generation()
+            return None
+        _log.error("configuration_failed", slot=self._arguments.slot, generation=generation, why=why)
+        return why
+
+    def _say_generation(self) -> None:
         document = self._document
-        handler.ready = False
+        limited_ms = document.drain_delay_ms + document.drain_timeout_ms
+        self._row[Cell.DRAIN_MS] = limited_ms if document.drain_timeout_ms else UNLIMITED
+        self._row[Cell.GENERATION] = self._generation
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def _drain(self, listener: asyncio.AbstractServer) -> None:
+        """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
+        document, server = self._document, self._server
+        self._handler.ready = self._replaced
         self._row[Cell.GENERATION] = 0  # whoever looks at the board knows too, should we be the only one that drains
-        _log.info("worker_draining", slot=self._arguments.slot, active=self._row[Cell.ACTIVE])
-        await asyncio.sleep(document.drain_delay_ms / 1000)
+        _log.info("worker_draining", slot=self._arguments.slot, active=self._row[Cell.ACTIVE], replaced=self._replaced)
+        if not self._replaced:
+            await asyncio.sleep(document.drain_delay_ms / 1000)
         server.draining = True
         listener.close()
-        await _quiet(server, document.drain_timeout_ms / 1000 or math.inf)
-        if server.live:
+        await asyncio.sleep(BUSY_CHECK_S)  # what was accepted a moment ago is connected now
+        idle_s = LAST_REQUEST_S if self._replaced else 0.0
+        if not await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s):
             _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
-            handler.stopping = middleware.stopping = True
+            self._handler.stopping = self._middleware.stopping = True
             server.cut_running()
-            await _quiet(server, LAST_WORDS_S)
+            await _quiet(server, LAST_WORDS_S, 0.0)
         server.stop_sweeping()
         await server.shutdown(0.1)
         for _ in range(100):  # the handlers that were cancelled hand over their records within a few turns of the loop
@@ -138,11 +190,20 @@ class Worker:
             await asyncio.sleep(BUSY_CHECK_S)
 
 
-async def _quiet(server: EdgeServer, timeout_s: float) -> None:
-    """Close what is idle until nothing else is left, or for so long."""
+def _prepared(plain: dict[str, Any], generation: int) -> tuple[Document, Snapshot]:
+    """On a thread: it takes 0.1 s where a file has a thousand Model APIs."""
+    document = config_file.validated(plain)
+    return document, compile_snapshot(document, generation)
+
+
+async def _quiet(server: EdgeServer, timeout_s: float, idle_s: float) -> bool:
+    """Close what is idle for `idle_s` until nothing else is left, or for so long; False where something is."""
     deadline = time.monotonic() + timeout_s
-    while server.close_idle() and time.monotonic() < deadline:  # noqa: ASYNC110 - idle ones must be found anew
+    while left := server.close_idle(idle_s):
+        if time.monotonic() >= deadline:
+            break
         await asyncio.sleep(BUSY_CHECK_S)
+    return not left
 
 
 def _ignore() -> None:
@@ -155,20 +216,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="proxy.worker", description="A worker of the gateway; started by its supervisor."
     )
-    for name, kind in (("slot", int), ("fd", int), ("runtime", Path), ("config", Path), ("generation", int)):
+    for name, kind in (("slot", int), ("row", int), ("fd", int), ("runtime", Path), ("config", Path)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--observers", type=int, default=1)
     arguments = Arguments(**vars(parser.parse_args(argv)))
     set_up("worker", runtime=arguments.runtime)
     try:
-        document = config_file.load(arguments.config, os.environ)
-    except config_file.ConfigError as error:
-        for complaint in error.complaints:
-            sys.stderr.write(f"{complaint}\n")
+        kept = read_kept(arguments.config)
+        document = config_file.parse(kept.text, os.environ, arguments.config)
+    except (config_file.ConfigError, StateError) as error:
+        sys.stderr.write(f"{error}\n")
         return 2
 
     async def run() -> None:
-        await Worker(arguments, document).run()
+        await Worker(arguments, document, kept.generation).run()
 
     try:
         uvloop.run(run())

@@ -19,7 +19,7 @@ from proxy.config.model import Admin, ConsumerConfig, Document, Limits, ModelApi
 from proxy.config.values import is_name
 from proxy.config.yaml_text import plain_values
 
-__all__ = ["Complaint", "ConfigError", "load", "parse"]
+__all__ = ["Complaint", "ConfigError", "load", "parse", "read", "validated"]
 
 DEPTH_MAX: Final = 32
 """Of nested mappings and lists: the deepest key of the contract is at 5; an alias that contains itself has no end."""
@@ -43,15 +43,40 @@ def load(path: Path | str, environ: Mapping[str, str], *, starting: bool = False
 
     Raises ConfigError with everything that is wrong, including a file that cannot be read.
     """
+    return parse(_text_of(path), environ, path, starting=starting)
+
+
+def read(
+    path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any], *, starting: bool = False
+) -> tuple[str, Document]:
+    """The text as written, and what it says with `overrides` in place of its own keys. Raises ConfigError.
+
+    The text must be good by itself too: restarted processes read it without the overrides, which are the supervisor's.
+    """
+    text = _text_of(path)
+    document = parse(text, environ, path, starting=starting)
+    return text, parse(text, environ, path, overrides, starting=starting) if overrides else document
+
+
+def validated(plain: Mapping[str, Any]) -> Document:
+    """A document that went through `Document.model_dump`, as the other side of a link gets it. Raises ConfigError where
+    this process cannot do with it what the one before could: a file that it names is gone, for example."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Document.model_validate(plain)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise ConfigError([translated(one, _known_keys(one["loc"])) for one in found]) from None
+
+
+def _text_of(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             [Complaint(str(path), f"it cannot be read ({error.strerror})", "name a readable file")]
         ) from None
     except UnicodeDecodeError:
         raise ConfigError([Complaint(str(path), "it is not UTF-8 text", "save it as UTF-8")]) from None
-    return parse(text, environ, path, starting=starting)
 
 
 def parse(

@@ -1,66 +1,18 @@
 """Processes of a host that are killed under load: who notices, and that nothing is lost uncounted."""
 
 import asyncio
-import contextlib
-import itertools
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from observability.board import DROP_REASONS, Board, Cell
+from tests.e2e.load import CLIENTS, Load
 from tests.e2e.traffic import CHAT, Client, Got, ask, chat_body, document_of, head_of, refused
 from tests.fakes.gateway import Gateway
 from tests.fakes.simulated import Simulated
 
-CLIENTS = 8
 STREAMS = int(os.environ.get("E2E_STREAMS", "40"))
-
-
-class Load:
-    """Clients that ask for one short answer after the other, every other one on a new connection."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._numbers = itertools.count()
-        self._stopped = False
-        self._progress = asyncio.Condition()
-        self.done = 0
-        self.failed: list[str] = []
-
-    async def reach(self, more: int) -> None:
-        """Wait for so many further answers."""
-        async with self._progress:
-            goal = self.done + more
-            await asyncio.wait_for(self._progress.wait_for(lambda: self.done >= goal), 60)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Load"]:
-        """Until the end of the block; then each client ends its request."""
-        clients = [asyncio.create_task(self._client()) for _ in range(CLIENTS)]
-        try:
-            yield self
-        finally:
-            self._stopped = True
-            await asyncio.gather(*clients)
-
-    async def _client(self) -> None:
-        while not self._stopped:
-            client = await Client.to(self._port)
-            for _ in range(2):
-                name = f"load-{next(self._numbers)}"
-                body = chat_body(stream=self.done % 3 == 0)
-                await client.send(head_of(CHAT, name, len(body)) + body)
-                got = await client.receive(Got())
-                if (got.status, got.whole) != (200, True):
-                    self.failed.append(f"{name}: {got}")
-                async with self._progress:
-                    self.done += 1
-                    self._progress.notify_all()
-                if not got.reusable:
-                    break
-            client.leave()
 
 
 def dropped(board: Board) -> dict[str, int]:

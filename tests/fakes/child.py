@@ -1,15 +1,16 @@
 """A stand-in for any child of the supervisor: it says on stdout what happens to it, one line each.
 
-Usage: child.py NAME BEHAVIOUR…   with board=FILE, slot=N, generation=N where it plays a worker, and any of
+Usage: child.py NAME BEHAVIOUR…   with board=FILE, row=N, generation=N where it plays a worker, and any of
     ready            write the generation into the board, as a serving worker does
     exit=CODE        end at once
     exit-once=FILE   the first time (FILE remembers) end with exit-code=CODE on the line in the FIFO; live the next time
     beats            with `ready`: show a heartbeat, as a worker's event loop does
     deaf             ignore SIGTERM
+    reloads          say that SIGHUP came
     slow             end on the line `go` in the FIFO given by fifo=FILE, not on SIGTERM
     started=N        pretend to have begun N requests that have no record yet
     answer=FD        accept from a listening socket and answer the name
-    leaves=FD        on SIGTERM close the listening socket and leave the board's generation, as a worker that drains
+    leaves=FD        on SIGTERM or SIGUSR2 close the listening socket and leave the board's generation, as a worker does
 """
 
 import os
@@ -29,15 +30,18 @@ def main() -> None:
     name, *words = sys.argv[1:]
     options = dict(word.partition("=")[::2] for word in words)
 
-    def on_term(_number: int, _frame: FrameType | None) -> None:
+    def on_term(number: int, _frame: FrameType | None) -> None:
         if "leaves" in options:
             os.close(int(options["leaves"]))
-            Board.open(Path(options["board"])).row(int(options["slot"]))[Cell.GENERATION] = 0
-        say(name, "got", "SIGTERM")
+            Board.open(Path(options["board"])).row(int(options["row"]))[Cell.GENERATION] = 0
+        say(name, "got", signal.Signals(number).name)
         if "deaf" not in options and "slow" not in options:
             sys.exit(0)
 
-    signal.signal(signal.SIGTERM, on_term)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, on_term)
+    if "reloads" in options:
+        signal.signal(signal.SIGHUP, lambda *_: say(name, "got", "SIGHUP"))
     say(name, "started", os.getpid())
     if "exit-once" in options:
         memory = Path(options["exit-once"])
@@ -46,7 +50,7 @@ def main() -> None:
             wait_for_line(options["fifo"])
             sys.exit(int(options["exit-code"]))
     if "board" in options:
-        row = Board.open(Path(options["board"])).row(int(options["slot"]))
+        row = Board.open(Path(options["board"])).row(int(options["row"]))
         row[Cell.STARTED] += int(options.get("started", 0))
         if "ready" in options:
             row[Cell.GENERATION] = int(options["generation"])

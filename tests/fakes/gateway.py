@@ -73,8 +73,10 @@ class Lines:
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, admin_port: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, file: Path, port: int, admin_port: int) -> None:
         self.process = process
+        self.file = file
+        """Its configuration."""
         self.port = port
         self.admin_port = admin_port
         self.lines = Lines()
@@ -110,13 +112,14 @@ class Gateway:
         *,
         workers: int = 1,
         environ: Mapping[str, str] | None = None,
+        token: str = "",
     ) -> AsyncIterator["Gateway"]:
         """Start with `document` (listen, admin and state are set here), wait until it is ready, end it afterwards."""
         port, admin_port = free_port(), free_port()
         document = {
             "listen": f"127.0.0.1:{port}",
             "workers": workers,
-            "admin": {"listen": f"127.0.0.1:{admin_port}"},
+            "admin": {"listen": f"127.0.0.1:{admin_port}", "token": token},
             "state": f"sqlite:{folder}/state/state.db",
             **document,
         }
@@ -130,7 +133,7 @@ class Gateway:
             env={**os.environ, **(environ or {})},
             limit=1 << 20,
         )
-        gateway = cls(process, port, admin_port)
+        gateway = cls(process, path, port, admin_port)
         assert process.stdout is not None
         gateway._readers = [
             asyncio.create_task(gateway.lines.read(process.stdout)),

@@ -1,7 +1,8 @@
 """A supervisor of its own process, with children of a test's choosing (`child.py`).
 
 Usage: supervised.py FOLDER JSON, where JSON has `workers`, `observers`, `control` (lists of word lists for child.py)
-and may have `drain_timeout_s`, `worker_grace_s`, `silent_after_s`, `stuck_after_s`, `backoff_first_s`.
+and may have `replacements` (word lists of those who take the workers' places, else the same), `drain_timeout_s`,
+`worker_grace_s`, `silent_after_s`, `stuck_after_s`, `backoff_first_s`.
 In the words {fd} and {folder} are filled in. The log goes to stdout, beside the children's own lines.
 """
 
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from observability.board import Board
+from observability.board import LANES, Board
 from observability.log import get_logger, set_up
 from proxy.children import Backoff, ChildSpec
 from proxy.sockets import Listeners
@@ -35,23 +36,26 @@ def plan_of(folder: Path, wish: dict[str, Any]) -> Plan:
     board = folder / "board"
     backoff = Backoff(first_s=wish.get("backoff_first_s", 0.01))
 
+    def spec(name: str, words: list[str], fd: int = -1, *extra: str) -> ChildSpec:
+        filled = [word.format(fd=fd, folder=folder) for word in words]
+        fds = (fd,) if fd >= 0 else ()
+        return ChildSpec(name, (sys.executable, CHILD, name, *filled, *extra), fds=fds, backoff=backoff)
+
+    def worker(slot: int, lane: int) -> ChildSpec:
+        row = lane * len(workers) + slot
+        words = wish.get("replacements", workers)[slot] if lane else workers[slot]
+        extra = (f"board={board}", f"row={row}", f"generation={GENERATION}")
+        return spec(f"worker-{slot}", words, listeners.fds[slot], *extra)
+
     def specs(kind: str) -> list[ChildSpec]:
-        made = []
-        for slot, words in enumerate(wish.get(kind, [])):
-            fd = listeners.fds[slot] if kind == "workers" else -1
-            filled = [word.format(fd=fd, folder=folder) for word in words]
-            extra = (f"board={board}", f"slot={slot}", f"generation={GENERATION}") if kind == "workers" else ()
-            name = f"{kind.removesuffix('s')}-{slot}"
-            argv = (sys.executable, CHILD, name, *filled, *extra)
-            made.append(ChildSpec(name, argv, fds=(fd,) if kind == "workers" else (), backoff=backoff))
-        return made
+        return [spec(f"{kind.removesuffix('s')}-{number}", words) for number, words in enumerate(wish.get(kind, []))]
 
     return Plan(
         runtime=folder,
         generation=GENERATION,
         board=Board.create(board, max(1, len(workers))),
         listeners=listeners,
-        workers=specs("workers"),
+        workers=[[worker(slot, lane) for lane in range(LANES)] for slot in range(len(workers))],
         observers=specs("observers"),
         control=specs("control"),
         drain_delay_s=0.0,

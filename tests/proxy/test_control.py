@@ -33,8 +33,8 @@ def start(tmp_path: Path, board: Board, aiohttp_client: Any) -> Callable[..., Aw
 
 
 def serving(board: Board, *generations: int) -> None:
-    for row, generation in zip(board.rows(), generations, strict=True):
-        row[Cell.GENERATION] = generation
+    for slot, generation in enumerate(generations):
+        board.row(slot)[Cell.GENERATION] = generation
 
 
 async def test_healthz_needs_nobody(start: Callable[..., Awaitable[Client]]) -> None:
@@ -63,6 +63,7 @@ async def test_readyz_is_about_every_worker(
         "waiting_for": waiting_for,
         "silent": [],
         "workers": [{"slot": slot, "generation": generation} for slot, generation in enumerate(generations)],
+        "refused": [],
     }
 
 
@@ -77,6 +78,15 @@ async def test_readyz_names_the_worker_whose_loop_stands_still(
         response = await client.get("/readyz")
         assert response.status == (503 if silent else 200)
         assert (await response.json())["silent"] == silent
+
+
+async def test_readyz_says_why_a_worker_is_behind(start: Callable[..., Awaitable[Client]], board: Board) -> None:
+    serving(board, 4, 3)
+    facts: dict[str, Any] = {"failures": {1: "services[0].tls.ca: gone"}, "token": "s3cret"}
+    response = await (await start(**facts)).get("/readyz")
+    assert (response.status, (await response.json())["failing"]) == (503, [{"slot": 1}])
+    response = await (await start(**facts)).get("/readyz", headers={"authorization": "Bearer s3cret"})
+    assert (await response.json())["failing"] == [{"slot": 1, "why": "services[0].tls.ca: gone"}]
 
 
 async def test_readyz_fails_from_the_moment_a_drain_begins(

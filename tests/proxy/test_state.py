@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.state import StateError, StateFolder
+from proxy.state import Kept, StateError, StateFolder, read_kept
 
 
 def adopt(folder: Path, text: str) -> int:
@@ -23,7 +23,8 @@ def test_the_kept_copy_is_the_text_as_written_for_the_owner_alone(tmp_path: Path
     with StateFolder(tmp_path) as state:
         adopted = state.adopt(text)
     assert adopted.path == tmp_path / "last-good.yaml"
-    assert adopted.path.read_text(encoding="utf-8") == text
+    assert read_kept(adopted.path) == Kept(adopted.generation, text)
+    assert adopted.path.read_text(encoding="utf-8") == f"# generation 1 of this gateway: do not edit\n{text}"
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["generation", "last-good.yaml", "lock"]
 
@@ -40,6 +41,26 @@ def test_a_lost_copy_gets_a_new_number(tmp_path: Path) -> None:
     assert adopt(tmp_path, "a: 1") == 2
 
 
+def test_a_lost_number_is_found_in_the_copy(tmp_path: Path) -> None:
+    assert [adopt(tmp_path, text) for text in ("a: 1", "a: 2")] == [1, 2]
+    (tmp_path / "generation").unlink()
+    assert [adopt(tmp_path, text) for text in ("a: 2", "a: 3")] == [2, 3]
+
+
+def test_the_same_text_can_be_another_configuration(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        assert [state.adopt("a: 1", anew=anew).generation for anew in (False, False, True, False)] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"a: 1", b"# generation x of this gateway: do not edit\n", b"\xff"])
+def test_a_copy_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "last-good.yaml").write_bytes(content)
+    with pytest.raises(StateError, match="is damaged"):
+        read_kept(tmp_path / "last-good.yaml")
+    with pytest.raises(StateError, match="cannot be read"):
+        read_kept(tmp_path / "nothing")
+
+
 @pytest.mark.parametrize("damaged", [b"seven", b"\xff", b"", b"-1", b"9007199254740991", b"9" * 5000])
 def test_a_damaged_number_is_not_guessed(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "generation").write_bytes(damaged)
@@ -52,7 +73,7 @@ def test_a_damaged_copy_is_another_text(tmp_path: Path) -> None:
     assert adopt(tmp_path, "a: 1") == 1
     (tmp_path / "last-good.yaml").write_bytes(b"\xff")
     assert adopt(tmp_path, "a: 1") == 2
-    assert (tmp_path / "last-good.yaml").read_text() == "a: 1"
+    assert read_kept(tmp_path / "last-good.yaml") == Kept(2, "a: 1")
 
 
 def test_one_gateway_at_a_time_uses_a_folder(tmp_path: Path) -> None:

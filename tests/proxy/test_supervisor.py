@@ -3,110 +3,21 @@
 Tests wait for lines: those of the supervisor's log, and those in which children say what happened to them.
 """
 
-import json
 import os
-import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from observability.board import Board, Cell
 from proxy.children import Backoff, Ending
-
-SUPERVISED = Path(__file__).parent.parent / "fakes" / "supervised.py"
-PATIENCE_S = 30.0
-"""How long a line may take before the test gives up: ten times what a loaded machine needs."""
+from tests.fakes.host import PATIENCE_S, Host, fifo
 
 READY = ["ready"]
-
-
-class Host:
-    """A running supervisor and the lines that it and its children wrote so far."""
-
-    def __init__(self, folder: Path, wish: dict[str, Any]) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.process = subprocess.Popen(
-            [sys.executable, str(SUPERVISED), str(folder), json.dumps(wish)], stdout=subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        self._pipe = self.process.stdout.fileno()
-        self._rest = b""
-        self.lines: list[dict[str, Any]] = []
-
-    def wait(self, **wanted: Any) -> dict[str, Any]:
-        """The first line, read already or to come, that has these values; children's have `child`, `verb`, `what`."""
-        seen = 0
-        while True:
-            for line in self.lines[seen:]:
-                if wanted.items() <= line.items():
-                    return line
-            seen = len(self.lines)
-            assert self._read(), f"ended without {wanted}: {self.lines}"
-
-    def wait_for_start(self, times: int, child: str) -> None:
-        """Read on until this child was started so many times."""
-        while len(self.of(child)) < times:
-            assert self._read(), f"ended too early: {self.lines}"
-
-    def end(self) -> int:
-        """Read on until every process has closed its stdout; the exit code."""
-        while self._read():
-            pass
-        return self.process.wait(PATIENCE_S)
-
-    def of(self, child: str, verb: str = "started") -> list[str]:
-        """What a child said with one verb, in order."""
-        return [line["what"] for line in self.lines if line.get("child") == child and line.get("verb") == verb]
-
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        """Lines of the supervisor's log."""
-        return [line for line in self.lines if line.get("event") == event]
-
-    def index(self, **wanted: Any) -> int:
-        """Where the first line with these values stands."""
-        return next(number for number, line in enumerate(self.lines) if wanted.items() <= line.items())
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._pipe], [], [], PATIENCE_S)
-        assert ready, f"nothing more was said in {PATIENCE_S} s: {self.lines}"
-        data = os.read(self._pipe, 65536)
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        for text in whole:
-            if text.startswith(b"# "):
-                child, verb, what = text.decode()[2:].split(" ", 2)
-                self.lines.append({"child": child, "verb": verb, "what": what})
-            else:
-                self.lines.append(json.loads(text))
-        return bool(data)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Callable[..., Host]]:
-    hosts: list[Host] = []
-
-    def start(**wish: Any) -> Host:
-        hosts.append(Host(tmp_path / str(len(hosts)), wish))
-        return hosts[-1]
-
-    yield start
-    for each in hosts:
-        each.process.kill()
-        each.process.wait()
-        assert each.process.stdout is not None
-        each.process.stdout.close()
-
-
-def fifo(path: Path) -> Path:
-    os.mkfifo(path)
-    return path
 
 
 # Start
@@ -368,16 +279,26 @@ def test_nothing_is_restarted_while_draining(host: Callable[..., Host]) -> None:
     assert len(run.of("observer-0")) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
-def test_a_signal_whose_feature_is_not_built_is_answered_with_a_line(
-    host: Callable[..., Host], number: signal.Signals
-) -> None:
-    run = host(workers=[READY])
+def test_sighup_is_handed_on_to_control_alone(host: Callable[..., Host]) -> None:
+    run = host(workers=[READY], observers=[[]], control=[["reloads"]])
     run.wait(event="ready")
-    run.process.send_signal(number)
-    assert "restart the gateway" in run.wait(event="not_built_yet", signal=number.name)["hint"]
+    run.wait(child="control-0", verb="started")
+    run.process.send_signal(signal.SIGHUP)
+    assert run.wait(child="control-0", verb="got")["what"] == "SIGHUP"
     run.process.terminate()
     assert run.end() == 0
+    assert not run.logged("restarting")
+
+
+def test_a_child_that_has_just_begun_is_not_killed_by_sighup(host: Callable[..., Host]) -> None:
+    """By default it would be: this one never says what it wants to do with it."""
+    run = host(workers=[READY], control=[[]])
+    run.wait(child="control-0", verb="started")
+    run.process.send_signal(signal.SIGHUP)
+    run.wait(event="ready")
+    run.process.terminate()
+    assert run.end() == 0
+    assert run.of("control-0", "got") == ["SIGTERM"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")

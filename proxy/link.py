@@ -1,0 +1,147 @@
+"""The link between control and the workers: a new configuration goes to each worker, and its answer comes back.
+
+A Unix socket in the runtime directory; control listens, workers connect and connect again. One JSON document a line:
+
+    worker → control   {"row": 0, "generation": 7}                              at first, and after each change
+                       {"row": 0, "generation": 7, "refused": 8, "why": "…"}    could not be prepared
+    control → worker   {"generation": 8, "document": {…}}                       as a file says it, references resolved
+
+Control has read the file and checked it (2.5 s of CPU where it has a thousand Model APIs); a worker is spared that and
+needs a twentieth of the time. What a link carries has the secrets of the file in it: the directory is the user's alone,
+and nothing of it is written to disk.
+
+A worker that hears nothing serves on with what it has. One that answers late is not sent a second change before it has
+answered the first, and then only the latest: so what waits here is one line for each worker.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from observability.log import get_logger
+
+LINE_BYTES_MAX: Final = 64 << 20
+"""Of one message. A file has at most 250,000 values, which are 25 MB if each has a hundred bytes."""
+RECONNECT_S: Final = 0.25
+"""A worker asks this often for a control process that is away."""
+
+_log = get_logger(__name__)
+
+Adopt = Callable[[int, dict[str, Any]], Awaitable[str | None]]
+"""Generation and document → None, or in one line why it cannot be served."""
+
+
+def socket_path(runtime: Path) -> Path:
+    """Where control listens."""
+    return runtime / "control.sock"
+
+
+class Link:
+    """A worker's end. `adopt` prepares and serves what comes; `generation` tells what is in force."""
+
+    def __init__(self, runtime: Path, row: int, generation: Callable[[], int], adopt: Adopt) -> None:
+        self._path = socket_path(runtime)
+        self._row = row
+        self._generation = generation
+        self._adopt = adopt
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, ValueError):  # ValueError: a line beyond the limit, or no JSON
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_BYTES_MAX)
+                try:
+                    await self._follow(reader, writer)
+                finally:
+                    writer.transport.abort()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._say(writer)
+        while line := await reader.readline():
+            wanted = orjson.loads(line)
+            why = await self._adopt(wanted["generation"], wanted["document"])
+            if why is None:
+                self._say(writer)
+            else:
+                self._say(writer, refused=wanted["generation"], why=why)
+
+    def _say(self, writer: asyncio.StreamWriter, **more: object) -> None:
+        writer.write(orjson.dumps({"row": self._row, "generation": self._generation(), **more}) + b"\n")
+
+
+class _Peer:
+    """One worker, as control sees it."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.generation = 0
+        self.refused = 0
+        self.waits = True
+        """For its first word, or for its answer."""
+
+
+class Links:
+    """Control's end. `on_answer` is called after each word of a worker."""
+
+    def __init__(self, on_answer: Callable[[], None]) -> None:
+        self.failures: dict[int, str] = {}
+        """Row of the board → why its worker cannot serve the latest generation."""
+        self._on_answer = on_answer
+        self._peers: set[_Peer] = set()
+        self._generation = 0
+        self._line = b""
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, runtime: Path) -> None:
+        """Let workers in."""
+        path = socket_path(runtime)
+        path.unlink(missing_ok=True)  # of the control process before this one
+        self._server = await asyncio.start_unix_server(self._attend, path, limit=LINE_BYTES_MAX)
+
+    def announce(self, generation: int, document: dict[str, Any]) -> None:
+        """This is in force from now on: whoever is connected, or comes later with another, is sent it."""
+        self._generation = generation
+        self._line = orjson.dumps({"generation": generation, "document": document}) + b"\n"
+        self.failures.clear()
+        for peer in self._peers:
+            self._update(peer)
+
+    def close(self) -> None:
+        """Let go of everybody."""
+        if self._server is not None:
+            self._server.close()
+        for peer in self._peers:
+            peer.writer.transport.abort()
+
+    def _update(self, peer: _Peer) -> None:
+        if not peer.waits and self._generation not in (peer.generation, peer.refused):
+            peer.waits = True
+            peer.writer.write(self._line)
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _Peer(writer)
+        self._peers.add(peer)
+        row: int | None = None
+        try:
+            while line := await reader.readline():
+                said = orjson.loads(line)
+                row, peer.generation, peer.refused = said["row"], said["generation"], said.get("refused", 0)
+                peer.waits = False
+                if peer.refused == self._generation:
+                    self.failures[row] = said["why"]
+                else:
+                    self.failures.pop(row, None)
+                self._update(peer)
+                self._on_answer()
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            _log.warning("link_lost", row=row, error=repr(error))
+        finally:
+            self._peers.discard(peer)
+            if row is not None:
+                self.failures.pop(row, None)
+            writer.transport.abort()
