@@ -84,6 +84,8 @@ class Edge(Intake):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.channel = self.transport
+        if self.channel is not None:
+            tcp.hold_little(self.channel)
         if self._server.full:
             self._surplus_at = time.monotonic()
             self._server.surplus += 1

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from proxy import tcp
 from tests.fakes.raw import connect
 from tests.fakes.scripted import ReadHead, ReadRequest, ReadToEnd, Scripted, Send, Stall
 from tests.fakes.worker import FakeWorker, document_of, running
@@ -200,3 +201,21 @@ async def test_a_drop_that_comes_with_the_sweep_is_no_new_wait() -> None:
             edge.sweep(now + second + 0.5, worker.server.limits)
             await _until(lambda: [True] if edge._refused or edge._body._waiter else [])
         await refused(client, worker, 408, "client_timeout")
+
+
+async def test_the_kernel_holds_little_for_who_takes_nothing() -> None:
+    """By itself it would take 2.5 MB here, for each such reader."""
+    script = (ReadRequest(), Send(BIG), Send(b"x" * 100_000, times=LARGE // 100_000))
+    async with (
+        Scripted(*script) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+    ):
+        client = await _reader(worker, 400_000)
+        read = 0
+        while read < 20_000_000:  # as fast as it comes: so the kernel learns to hold much
+            read += len(await asyncio.get_running_loop().sock_recv(client, 1 << 20))
+        (edge,) = await _until(lambda: [edge for edge in worker.server.live if edge.writing_paused])
+        await asyncio.sleep(0.3)
+        held_bytes = tcp.unacknowledged(edge.channel)
+        client.close()
+        assert 0 < held_bytes < 1_000_000
