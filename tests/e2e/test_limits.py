@@ -156,7 +156,7 @@ async def test_a_connection_that_is_not_made_in_time_is_502() -> None:
         async with running(document) as worker:
             got = await ask(worker)
             assert (got.status, b"x-sluiceway-error: connect_failed" in got.head) == (502, True)
-            assert (await worker.fields())["sluiceway.connect_ms"] >= 100
+            assert (await worker.fields())["sluiceway.connect_ms"] > 90
 
 
 async def test_without_times_a_service_may_take_its_time() -> None:
