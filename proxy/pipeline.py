@@ -72,10 +72,11 @@ class Pipeline:
     def adopt(self, snapshot: Snapshot) -> None:
         """Serve this generation from now on: to be said before any request has it.
 
-        AuthoritiesError where a service's `tls.ca` cannot be used; it says which service, and nothing has changed.
+        TlsFilesError where a file of a service's `tls` cannot be used; it says which service, and nothing has changed.
         """
         self._pools.adopt(snapshot.services.values())
         self._router.adopt(snapshot)
+        self._fields.clear()  # it holds routes, which hold the whole snapshot that they are of
         names = {model_api.name for model_api in snapshot.model_apis}
         self._running = {name: running for name, running in self._running.items() if running or name in names}
 

@@ -43,6 +43,8 @@ class EdgeServer(web.Server):
         self.surplus = 0
         """How many of them came above `max_connections`."""
         self.draining = False
+        """Answers say that their connections close."""
+        self._drain_at = 0.0
         self.outbox = Outbox(self._loop)
         self.adopt(limits)
         self._timer = self._loop.call_later(self._tick_s, self._sweep)
@@ -98,12 +100,21 @@ class EdgeServer(web.Server):
         for edge in tuple(self.live):
             edge.sweep(now, self.limits)
 
+    def drain(self) -> None:
+        """What is served from now on is the last of its connection."""
+        self.draining = True
+        self._drain_at = self._loop.time()
+
     def close_idle(self, idle_s: float) -> int:
-        """Close the connections that carry no request, for so long by now (drain). Answers how many are left."""
+        """Close the connections that carry no request, for so long since the drain began. Answers how many are left."""
         busy = 0
         since = self._loop.time() - idle_s
         for edge in tuple(self.live):
-            if edge.idle and edge.idle_at <= since and not (edge.channel is not None and tcp.has_unread(edge.channel)):
+            if (
+                edge.idle
+                and max(edge.idle_at, self._drain_at) <= since
+                and not (edge.channel is not None and tcp.has_unread(edge.channel))
+            ):
                 edge.force_close()
             else:
                 busy += 1

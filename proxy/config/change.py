@@ -1,6 +1,5 @@
-"""From one configuration to the next: what a running gateway cannot change, and the files that belong to one."""
+"""From one configuration to the next: what a running gateway cannot change."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -25,12 +24,6 @@ def lasting_changes(running: Document, wanted: Document) -> list[Complaint]:
             wrong = f"{shown(before)} cannot become {shown(after)} while the gateway runs" if plain else _CHANGED
             complaints.append(Complaint(path, wrong, "restart the gateway, or put it back as it was"))
     return complaints
-
-
-def named_files(document: Document) -> Sequence[str]:
-    """Files that the configuration names and whose content matters: one that changes makes another configuration."""
-    tls = [service.tls for service in document.services]
-    return [path for one in tls for path in (one.ca, one.certificate, one.key) if path is not None]
 
 
 def _at(document: Document, path: str) -> Any:
