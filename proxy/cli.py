@@ -22,7 +22,7 @@ signals
   SIGTERM, SIGINT   drain: readyz fails, after drain_delay_ms the listener closes, running requests finish within
                     drain_timeout_ms, records are written; a second one stops at once
   SIGHUP            reads the file again, as happens by itself when it changes; a bad file changes nothing
-  SIGUSR2           replaces the workers one by one; no request is refused or cut
+  SIGUSR2           replaces the workers one by one; running requests finish within drain_timeout_ms
 exit codes
   0  drained   1  stopped at once, or something had to be killed
   2  the configuration is wrong   3  a port, the state folder or the machine does not allow it

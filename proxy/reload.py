@@ -29,6 +29,8 @@ from proxy.state import Kept, StateError, StateFolder
 
 LOOK_S: Final = 0.25
 """Three system calls. A change is in force within twice this, reading and preparing aside."""
+AGAIN_S: Final = 5.0
+"""A file that was refused is read again this often: what it refers to may be mended, and its stamp does not tell."""
 READ_S: Final = 30.0
 """For reading and checking: ten times what the largest file takes. A secret may lie in a pipe that nobody fills."""
 
@@ -77,6 +79,7 @@ class Reload:
         self._judged: _Stamp | None = _NEVER
         self._seen: _Stamp | None = None
         self._reading: asyncio.Future[Any] | None = None
+        self._again_at = 0.0
 
     def ask(self) -> None:
         """Read the file now (SIGHUP)."""
@@ -93,9 +96,11 @@ class Reload:
         """Read the file if that was asked for, or if it has changed and stood still since the last look."""
         stamp = _stamp(self._file)
         asked = self._asked.is_set()
-        if asked or (stamp != self._judged and stamp == self._seen):
+        again = bool(self.refused) and asyncio.get_running_loop().time() >= self._again_at
+        if asked or ((again or stamp != self._judged) and stamp == self._seen):
             self._asked.clear()
             first, before, self._judged = self._judged == _NEVER, self._judged, stamp
+            tell = asked or stamp != before
             try:
                 text, document, seal = await self._read()
                 if _stamp(self._file) != stamp:  # it was written to meanwhile: whatever was read, another look follows
@@ -105,14 +110,16 @@ class Reload:
                 else:
                     await self._judge(text, document, seal, tell=asked or not first)
             except ConfigError as error:
-                self._refuse(error.complaints)
+                self._refuse(error.complaints, tell=tell)
             except StateError as error:
                 wrong = str(error).removeprefix("state: ")
-                self._refuse([Complaint("state", wrong, "make room there, then send SIGHUP")])
+                self._refuse([Complaint("state", wrong, "make room there, then send SIGHUP")], tell=tell)
             except Exception as error:  # noqa: BLE001 - whatever it is, what is in force stays, and the next look comes
-                _log.exception("configuration_failed", file=str(self._file))
+                if tell:
+                    _log.exception("configuration_failed", file=str(self._file))
                 wrong = f"it could not be read ({type(error).__name__}): the log says where"
-                self._refuse([Complaint(str(self._file), wrong, "this is a fault of the gateway's: report it")])
+                right = "this is a fault of the gateway's: report it"
+                self._refuse([Complaint(str(self._file), wrong, right)], tell=tell)
         self._seen = stamp
 
     async def _read(self) -> tuple[str, Document, str]:
@@ -154,7 +161,11 @@ class Reload:
         for warning in advice(document):
             _log.warning("configuration", path=warning.path, wrong=warning.wrong, hint=warning.right)
 
-    def _refuse(self, complaints: Sequence[Complaint]) -> None:
+    def _refuse(self, complaints: Sequence[Complaint], *, tell: bool) -> None:
+        """`tell`: also where that was said before."""
+        self._again_at = asyncio.get_running_loop().time() + AGAIN_S
+        if list(complaints) == list(self.refused) and not tell:
+            return
         self.refused = complaints
         number = self._kept.generation
         hint = f"generation {number} stays in force; mend this, the file is read again when it changes, or on SIGHUP"

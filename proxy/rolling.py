@@ -10,6 +10,7 @@ wrong with the next one too.
 """
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ starved this is no reason to have none."""
 POLL_S: Final = 0.02
 """A look at a number in shared memory, which cannot wake us."""
 REMINDER_S: Final = 30.0
-"""A roll that waits for an old worker's last requests says so this often."""
+"""A roll that waits for an old worker's last requests says so at once, and then this often."""
 
 
 class Rolling:
@@ -88,11 +89,10 @@ class Rolling:
     async def _vacant(self, lane: Child) -> None:
         """Wait until who was replaced by an earlier roll is gone."""
         while lane.pid is not None:
-            try:
+            hint = "it was replaced and still has requests to finish; only then its slot has room for another"
+            self._log.warning("rolling_restart_waits", child=lane.spec.name, child_pid=lane.pid, hint=hint)
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lane.ended.wait(), REMINDER_S)
-            except TimeoutError:
-                hint = "it was replaced and still has requests to finish; only then its slot has room for another"
-                self._log.warning("rolling_restart_waits", child=lane.spec.name, child_pid=lane.pid, hint=hint)
 
     def _begin(self, fresh: Child) -> str | None:
         fresh.failures = 0

@@ -38,11 +38,11 @@ from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
 from proxy.config.seal import VARIABLE as SEAL_KEY
-from proxy.config.seal import seal_of
+from proxy.config.seal import plain_of, seal_of
 from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
 from proxy.heartbeat import beat
-from proxy.link import Link, Offer
+from proxy.link import Link, Offer, ask
 from proxy.listener_tls import CertificateError
 from proxy.listening import Listening, listen
 from proxy.pipeline import Pipeline
@@ -240,17 +240,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         kept = read_kept(arguments.config)
         document = config_file.parse(kept.text, os.environ, arguments.config)
+        begin = Offer(kept.generation, seal_of(document, os.environ[SEAL_KEY]), plain_of(document))
     except (config_file.ConfigError, StateError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        offer = asyncio.run(ask(arguments.runtime, arguments.row))  # what it refers to may be gone; control has read it
+        if offer is None:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        _log.warning("configuration_handed_over", slot=arguments.slot, generation=offer.generation, why=str(error))
+        begin = offer
 
     async def run() -> None:
-        seal = seal_of(document, os.environ[SEAL_KEY])
-        await Worker(arguments, document, kept.generation, seal).run()
+        await Worker(arguments, config_file.validated(begin.document), begin.generation, begin.seal).run()
 
     try:
         uvloop.run(run())
-    except (CertificateError, TlsFilesError) as error:
+    except (CertificateError, TlsFilesError, config_file.ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

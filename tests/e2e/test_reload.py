@@ -268,6 +268,25 @@ async def test_a_secret_that_changed_while_control_was_away_is_found(tmp_path: P
             assert (got.status, got.headers["x-sluiceway-generation"]) == (200, "2")
 
 
+async def test_a_worker_that_cannot_read_a_secret_any_more_has_it_from_control(tmp_path: Path) -> None:
+    async with Simulated.running() as upstream:
+        secret = tmp_path / "secret"
+        secret.write_text("sk-first\n")
+        document = document_of(upstream.url)
+        document["consumers"][0]["keys"] = [f"file:{secret}"]
+        async with Gateway.serving(document, tmp_path) as gateway:
+            await gateway.lines.wait("worker_ready")
+            gateway.signal(signal.SIGHUP)
+            await gateway.lines.wait("configuration_unchanged")
+            secret.unlink()
+            (worker,) = gateway.pids("proxy.worker")
+            os.kill(worker, signal.SIGKILL)
+            (line,) = await gateway.lines.wait("configuration_handed_over")
+            assert "consumers[0].keys[0]" in line["why"]
+            assert (await ask(gateway.port, "first", key="sk-first")).status == 200
+            assert (await readyz(gateway))[0] == 200
+
+
 async def test_a_key_that_was_revoked_opens_no_draining_worker(tmp_path: Path) -> None:
     async with (
         Simulated.running() as upstream,

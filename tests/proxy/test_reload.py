@@ -175,6 +175,21 @@ async def test_whatever_stands_in_the_file_the_next_one_is_read(tmp_path: Path, 
     assert await followed.next() == (2, 2)
 
 
+async def test_what_a_refused_file_refers_to_may_be_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.reload.AGAIN_S", 0.0)
+    file, secret = tmp_path / "sluiceway.yaml", tmp_path / "secret"
+    file.write_text(text(1))
+    followed = Followed(tmp_path)
+    file.write_text(text(1) + f'consumers: [{{name: c, keys: ["file:{secret}"]}}]')
+    for _ in range(3):
+        await followed.reload.look()
+    assert "cannot be read" in followed.wrong
+    secret.write_text("k")
+    await followed.reload.look()
+    assert followed.wrong == ""
+    assert followed.announced.get_nowait().number == 2
+
+
 async def test_a_fault_of_our_own_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "sluiceway.yaml"
     file.write_text(text(1))
