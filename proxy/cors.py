@@ -36,13 +36,13 @@ class Cors:
         self._of_any = b"Access-Control-Allow-Origin: *\r\n" + _EXPOSE
 
     def lines(self, origin: str | None) -> bytes | None:
-        """The lines for an answer to a page of this origin; None: no page asked.
+        """The lines for an answer to a page of this origin; None: no page asked, and caches need not know.
 
         Another origin gets none that allow, and none of the upstream's that would.
         """
-        if origin is None:
-            return None
-        return self._of_any if self._any else self._lines.get(origin, _VARY)
+        if self._any:
+            return None if origin is None else self._of_any
+        return _VARY if origin is None else self._lines.get(origin, _VARY)
 
     def allows(self, origin: str | None) -> bool:
         """May pages of this origin read?"""

@@ -63,12 +63,14 @@ class Edge(Intake):
     __slots__ = (
         "_awaited",
         "_closing",
+        "_closing_at",
         "_taken_at",
         "_taken_bytes",
         "channel",
         "idle_at",
         "open_ended",
         "outbox",
+        "parting",
         "secure",
         "written_bytes",
     )
@@ -91,11 +93,15 @@ class Edge(Intake):
         self.secure = False
         """Over TLS."""
         self._closing = False  # over TLS: what is written goes out, then close_notify, then the client's is awaited
+        self._closing_at = 0.0
+        self.parting = False
+        """It closes, and nobody was being served."""
 
     # -- connection --------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.idle_at = self._loop.time()  # with TLS the handshake is over only now
         self.channel = channel = cast(Any, self.transport)
         if self.secure:
             channel.set_read_buffer_limits(TLS_BUFFER_BYTES)
@@ -232,7 +238,8 @@ class Edge(Intake):
             self.abort()
         if self.secure and not self._closing:
             self._closing = True
-            self._taken_at = time.monotonic()
+            self.parting = self.idle
+            self._taken_at = self._closing_at = time.monotonic()
         super().force_close()
 
     def abort(self) -> None:
@@ -247,9 +254,10 @@ class Edge(Intake):
 
     @property
     def flushing(self) -> bool:
-        """Something that was written is still on its way to the client."""
+        """Something that was written is on its way to the client still, and worth waiting for: to one that was idle
+        when it was closed, no longer than for any goodbye."""
         channel = self.channel
-        if channel is None:
+        if channel is None or (self.parting and time.monotonic() - self._closing_at > LINGERING_S):
             return False
         return bool(channel.get_write_buffer_size() or (self.secure and tcp.unacknowledged(channel)))
 
@@ -285,15 +293,18 @@ class Edge(Intake):
             self._taken_at = 0.0
 
     def _judge_goodbye(self, channel: asyncio.Transport, now: float, idle_timeout_ms: int) -> None:
-        """End a connection over TLS whose client takes nothing more, or has taken all and does not say goodbye.
+        """End a connection over TLS whose client takes what is left in drops, or took all and does not say goodbye.
 
         The kernel is asked: up to 64 KiB lie between TLS and it, where nobody can see them, but only if it is full.
         """
         taken = tcp.acknowledged(channel)
-        limit_s = idle_timeout_ms / 1000 if tcp.unacknowledged(channel) else self._lingering_time
-        if taken != self._taken_bytes:
+        waits = tcp.unacknowledged(channel) > 0
+        limit_s = idle_timeout_ms / 1000 if waits else self._lingering_time
+        if taken - self._taken_bytes >= (TAKEN_PIECE_BYTES if waits else 1):
             self._taken_bytes, self._taken_at = taken, now
         elif limit_s and now - self._taken_at > limit_s:
+            if waits:
+                tcp.reset_on_close(channel)
             self.abort()
 
     def _judge_upload(self, now: float, idle_timeout_ms: int) -> None:

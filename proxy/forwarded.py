@@ -94,7 +94,7 @@ class Proxies:
 def _address(text: str) -> Address | None:
     """An address as proxies write it: with or without port, IPv6 in brackets where there is one."""
     text = text.strip(" \t")
-    if len(text) > ADDRESS_CHARACTERS_MAX:
+    if len(text) > ADDRESS_CHARACTERS_MAX or "%" in text:  # behind it a scope stands, which is any text
         return None
     if text.startswith("["):
         text, _, port = text[1:].partition("]")
@@ -191,9 +191,11 @@ class ProxyHeader:
 def _strict(text: bytes, version: int) -> str:
     """An address of the text form, which has no other spelling than its own family's."""
     try:
-        address = ip_address(text.decode("ascii"))
+        address = None if b"%" in text else ip_address(text.decode("ascii"))
     except ValueError:
-        raise ProxyHeaderError("an address is none") from None
+        address = None
+    if address is None:
+        raise ProxyHeaderError("an address is none")
     if address.version != version:
         raise ProxyHeaderError("an address is of the other family")
     return _shown(address)

@@ -69,6 +69,11 @@ class Intake(RequestHandler):
         return not self._busy and not self._heads.begun
 
     @property
+    def fresh(self) -> bool:
+        """No request has come yet."""
+        return not self._request_count and not self._heads.begun
+
+    @property
     def deaf(self) -> bool:
         """Nothing behind the running request is read."""
         return self._refused or self._last

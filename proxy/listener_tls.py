@@ -42,6 +42,9 @@ def context_of(certificate: str, key: str | None) -> ssl.SSLContext:
     except ssl.SSLError:
         wrong = f"{certificate!r} holds no PEM certificate"
         raise CertificateError("certificate", wrong, "name the file of the certificate and its chain") from None
+    except OSError as error:  # it was there a moment ago
+        wrong = f"{certificate!r} cannot be read ({error.strerror})"
+        raise CertificateError("certificate", wrong, "name a readable file") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # a handshake is 1 ms of CPU for 0.01 ms of the client's
@@ -107,7 +110,10 @@ class Identity:
         """Look at the files for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001 - what is shown stays, and the next look comes
+                _log.exception("certificate_not_reloaded")
 
     async def look(self) -> None:
         """Take the pair over if it has changed and is whole. What is not is told once, and stays unused."""

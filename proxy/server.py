@@ -10,6 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from observability.board import Cell
+from observability.log import get_logger
 from proxy import tcp
 from proxy.config.snapshot import Limits
 from proxy.edge import LINGERING_S, READ_BUFFER_BYTES, Edge
@@ -17,6 +18,9 @@ from proxy.forwarded import Proxies
 from proxy.intake import MAX_HEADERS
 from proxy.outbox import Outbox
 
+FIRST_REQUEST_S: Final = 1.0
+"""A drain waits for handshakes that have begun, so it waits for the requests behind them too."""
+_log = get_logger(__name__)
 _CONNECTIONS: Final = int(Cell.CONNECTIONS)  # to index with a member of an enumeration costs more than to count
 
 
@@ -117,9 +121,14 @@ class EdgeServer(web.Server):
             self._to_sweep = list(self.live)
             self._slice = -(-len(self._to_sweep) // self._slices)
         now = time.monotonic()
-        for edge in self._to_sweep[: self._slice]:
-            edge.sweep(now, self.limits)
+        due = self._to_sweep[: self._slice]
         del self._to_sweep[: self._slice]
+        for edge in due:
+            try:
+                edge.sweep(now, self.limits)
+            except Exception:  # noqa: BLE001 - one that cannot be judged is ended, and the others have their limits
+                _log.exception("sweep_failed")
+                edge.abort()
 
     def drain(self) -> None:
         """What is served from now on is the last of its connection."""
@@ -132,17 +141,16 @@ class EdgeServer(web.Server):
         Those that are still in their handshake may carry one soon.
         """
         busy = self.arriving
-        since = self._loop.time() - idle_s
+        now = self._loop.time()
         for edge in tuple(self.live):
-            if (
-                edge.idle
-                and max(edge.idle_at, self._drain_at) <= since
-                and not (edge.channel is not None and tcp.has_unread(edge.channel))
-            ):
+            if not edge.parting:
+                grace_s = max(idle_s, FIRST_REQUEST_S) if edge.secure and edge.fresh else idle_s
+                waits = max(edge.idle_at, self._drain_at) + grace_s > now
+                if waits or not edge.idle or (edge.channel is not None and tcp.has_unread(edge.channel)):
+                    busy += 1
+                    continue
                 edge.force_close()
-                busy += edge.flushing
-            else:
-                busy += 1
+            busy += edge.flushing
         return busy
 
     def cut_running(self) -> None:

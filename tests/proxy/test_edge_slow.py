@@ -6,6 +6,8 @@ import socket
 import pytest
 
 from proxy import tcp
+from proxy.config.snapshot import Limits
+from proxy.edge import Edge
 from tests.fakes.raw import connect
 from tests.fakes.scripted import ReadHead, ReadRequest, ReadToEnd, Scripted, Send, Stall
 from tests.fakes.worker import FakeWorker, document_of, running
@@ -219,3 +221,25 @@ async def test_the_kernel_holds_little_for_who_takes_nothing() -> None:
         held_bytes = tcp.unacknowledged(edge.channel)
         client.close()
         assert 0 < held_bytes < 1_000_000
+
+
+async def test_a_connection_that_cannot_be_judged_takes_nobody_elses_limits_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        running(document_of("http://127.0.0.1:9", limits={"head_timeout_ms": 200})) as worker,
+        connect(worker.port) as broken,
+        connect(worker.port) as slow,
+    ):
+        await _until(lambda: [True] if len(worker.server.live) == 2 else [])
+        sweep = Edge.sweep
+
+        def unheard_of(edge: Edge, now: float, limits: Limits) -> None:
+            if edge.peername == broken.writer.get_extra_info("sockname"):
+                raise RuntimeError("unheard of")
+            sweep(edge, now, limits)
+
+        monkeypatch.setattr(Edge, "sweep", unheard_of)
+        slow.send(b"GET /")
+        assert (await slow.answer()).status == 408
+        assert (await broken.rest())[0] == b""

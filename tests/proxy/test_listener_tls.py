@@ -159,3 +159,34 @@ async def test_new_handshakes_get_the_new_one_and_running_connections_stay(
         assert new.tls.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(certificate.decode())
         old.send(HEALTHZ)
         assert (await old.answer()).status == 200
+
+
+async def test_a_fault_does_not_end_the_watch(
+    tmp_path: Path, listener_authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that vanishes between two looks at it made an error that nobody had thought of."""
+    file = tmp_path / "pair.pem"
+    file.write_bytes(listener_authority.issue("127.0.0.1").read_bytes())
+    identity = Identity(str(file), None)
+    monkeypatch.setattr("proxy.listener_tls.LOOK_S", 0.0)
+    looks = asyncio.Semaphore(0)
+
+    def broken(*_: object) -> None:
+        loop.call_soon_threadsafe(looks.release)
+        raise RuntimeError("unheard of")
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("proxy.listener_tls._changed", broken)
+    watch = asyncio.create_task(identity.watch())
+    for _ in range(3):
+        await asyncio.wait_for(looks.acquire(), 10)
+    assert not watch.done()
+    watch.cancel()
+
+
+def test_a_file_that_vanishes_while_it_is_looked_at(
+    tmp_path: Path, listener_authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.listener_tls._check_readable", lambda *_: None)
+    with pytest.raises(CertificateError, match="cannot be read"):
+        context_of(str(tmp_path / "gone.pem"), None)

@@ -1,6 +1,7 @@
 """The endings of connections over TLS, as `test_edge_endings` has them without: none may look like another."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -346,3 +347,73 @@ async def test_pipelined_requests_are_answered_in_order(serving: Any, connect: C
         missing = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
         client.send(post() + missing + HEALTHZ + post() + missing)
         assert [(await client.answer()).status for _ in range(5)] == [200, 404, 200, 200, 404]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 2.0], ids=["SIGTERM", "SIGUSR2"])
+async def test_a_drain_serves_the_request_behind_a_handshake(
+    listener_tls: dict[str, Any], listener_authority: Authority, grace_s: float
+) -> None:
+    """It waits for the handshake; so the clock of an idle connection begins when that is over."""
+    document = document_of("http://127.0.0.1:9", tls=listener_tls)
+    async with running(document) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        client = TlsClient(reader, writer, listener_authority.trusting(), 1 << 20)
+        await _until(lambda: [True] if worker.server.arriving else [])
+        worker.server.drain()
+        worker.server._drain_at -= 60  # the handshake has taken a minute of it
+        assert worker.server.close_idle(grace_s) == 1
+        await client.handshake()
+        await _until(lambda: list(worker.server.live))
+        assert worker.server.close_idle(grace_s) == 1
+        client.send(HEALTHZ)
+        assert (await client.answer()).headers["connection"] == "close"
+        writer.transport.abort()
+
+
+def slow_reader(worker: FakeWorker, authority: Authority, request: bytes) -> socket.socket:
+    """A client with a small window that has sent a request and reads nothing by itself. Blocks."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+    connection.connect(("127.0.0.1", worker.port))
+    secure = authority.trusting().wrap_socket(connection, server_hostname="127.0.0.1")
+    secure.sendall(request)
+    plain = socket.socket(fileno=secure.detach())
+    plain.setblocking(False)
+    return plain
+
+
+async def test_who_takes_the_rest_of_an_answer_in_drops_is_ended(serving: Any, listener_authority: Authority) -> None:
+    """The answer is written and the connection closing; each drop was progress, and a day of them possible."""
+    body = b"x" * 150_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with (
+        Scripted(ReadRequest(), Send(answer)) as upstream,
+        serving(upstream, limits={"write_idle_timeout_ms": 500}) as worker,
+    ):
+        request = post(b"{}", b"Connection: close")
+        client = await asyncio.to_thread(slow_reader, worker, listener_authority, request)
+        taken = 0
+        async with asyncio.timeout(30):
+            while worker.server.live or not taken:
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    taken += len(client.recv(600))
+                await asyncio.sleep(0.05)  # 12 KB/s at most: a tenth of what is asked for
+        assert taken < len(body)
+        client.close()
+
+
+async def test_an_idle_client_that_does_not_acknowledge_holds_up_no_drain(
+    serving: Any, listener_authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.edge.LINGERING_S", 0.1)
+    body = b"x" * 60_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with Scripted(ReadRequest(), Send(answer)) as upstream, serving(upstream) as worker:
+        client = await asyncio.to_thread(slow_reader, worker, listener_authority, post(b"{}"))
+        await worker.fields()
+        await _until(lambda: [True] if the_edge(worker).idle else [])
+        worker.server.drain()
+        async with asyncio.timeout(20):  # a minute by write_idle_timeout_ms
+            while worker.server.close_idle(0.0):
+                await asyncio.sleep(0.01)
+        client.close()
