@@ -9,6 +9,8 @@ from typing import Final
 from proxy.errors import TargetUnusableError
 from proxy.rewrite import Rewriter, rewriter_of
 
+ENCODED_FORM: Final = "where the model decides, a form has to come without Content-Encoding"
+"""Readers of forms skip what stands before the first boundary, such as a gzip comment with another form in it."""
 UNREADABLE: Final = "the request body cannot be read as its content type says"
 NAMED_TWICE: Final = "the request names its model twice, or writes the key in other letters"
 

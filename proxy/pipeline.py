@@ -12,11 +12,12 @@ import orjson
 from multidict import istr
 
 from observability import names
+from observability.codings.decode import codings_of
 from observability.observation import Attempt as AttemptRecord
-from observability.scanners import RequestScanner, reads_alike, request_scanner
+from observability.scanners import RequestScanner, is_form, media_type, reads_alike, request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
-from proxy.changes import NAMED_TWICE, UNREADABLE, Changes
+from proxy.changes import ENCODED_FORM, NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError, shown
 from proxy.exchange import Exchange
@@ -204,6 +205,8 @@ class Pipeline:
                 raise GatewayError("bad_request", NAMED_TWICE)
             if not reads_alike(headers.get(_CONTENT_TYPE, "")):
                 raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
+            if is_form(media_type(headers.get(_CONTENT_TYPE, ""))) and codings_of(_encoding_of(headers)):
+                raise GatewayError("bad_request", ENCODED_FORM)
         if model_api.needs_model:
             if not scanner.reads:
                 kind = shown(headers.get(_CONTENT_TYPE, ""))

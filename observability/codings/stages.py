@@ -55,15 +55,19 @@ class Stage(Protocol):
 
 
 class Inflate:
-    """gzip, and deflate with and without zlib's header."""
+    """gzip, and deflate with zlib's header; without it (as some servers have it) only where `raw`.
 
-    __slots__ = ("_first", "_inflater", "_is_gzip", "failed", "frames")
+    What has no header can begin with any byte: the same bytes may be JSON to whoever heeds no Content-Encoding.
+    """
+
+    __slots__ = ("_first", "_inflater", "_is_gzip", "_raw", "failed", "frames")
 
     held_bytes = 0  # 32 KiB of window and 8 of tables: less than the buffers of the connection
 
-    def __init__(self, *, is_gzip: bool) -> None:
+    def __init__(self, *, is_gzip: bool, raw: bool) -> None:
         self.failed = False
         self.frames = 1
+        self._raw = raw
         self._is_gzip = is_gzip
         self._first = b""  # of a deflate stream, until two bytes tell whether it has a zlib header
         self._inflater = zlib.decompressobj(wbits=31) if is_gzip else None
@@ -76,6 +80,9 @@ class Inflate:
                 self._first = data
                 return
             has_header = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+            if not (has_header or self._raw):
+                self.failed = True
+                return
             self._inflater = zlib.decompressobj(wbits=15 if has_header else -15)
         while True:
             if self._inflater.eof:
@@ -107,12 +114,14 @@ class Inflate:
 class Brotli:
     """br. One stream has one end. What the last `feed` would have given is lost where something stands behind it.
 
-    `tables_bytes`: what it counts for beside its window.
+    `tables_bytes`: what it counts for beside its window. There is no mark that it begins with; unless `raw`, one that
+    begins as a JSON object can (white space, a byte order mark, a brace) is refused. Encoders begin with other bytes.
     """
 
-    __slots__ = ("_decoder", "_given_bytes", "_tables_bytes", "_window_bytes", "complete", "failed", "frames")
+    __slots__ = ("_decoder", "_given_bytes", "_raw", "_tables_bytes", "_window_bytes", "complete", "failed", "frames")
 
-    def __init__(self, tables_bytes: int) -> None:
+    def __init__(self, tables_bytes: int, *, raw: bool) -> None:
+        self._raw = raw
         self._tables_bytes = tables_bytes
         self.failed = False
         self.complete = False
@@ -125,6 +134,9 @@ class Brotli:
         """See Stage."""
         if not self._window_bytes:
             self._window_bytes = _brotli_window_bytes(data[0])
+            if not self._raw and data[0] in b" \t\r\n{\xef":
+                self._fail()
+                return
         if self.complete or self._window_bytes > WINDOW_BYTES_MAX:
             self._fail()
             return

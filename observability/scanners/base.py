@@ -285,24 +285,31 @@ class DecodingScanner(Scanner):
 
     def __init__(self, decoder: Decoder, inner: Scanner) -> None:
         super().__init__(inner.findings)
-        self._decoder = decoder
+        self._decoder: Decoder | None = decoder
         self._inner = inner
 
     def switch_off(self) -> None:
         """Stop looking."""
         super().switch_off()
         self._inner.switch_off()
+        self._decoder = None  # its window is counted
 
     def _take(self, data: bytes) -> None:
-        for piece in self._decoder.feed(data):
+        decoder = self._decoder
+        if decoder is None:
+            return
+        for piece in decoder.feed(data):
             self._inner.feed(piece)
-        if self._decoder.failed:
+        if decoder.failed:
             self.switch_off()
 
     def _finish(self) -> None:
-        if self._decoder.complete:
+        decoder, self._decoder = self._decoder, None
+        if decoder is None:
+            return
+        if decoder.complete:
             self._inner.end()
-        elif self._decoder.bytes_in:
+        elif decoder.bytes_in:
             self.switch_off()
 
 

@@ -42,6 +42,7 @@ class RequestScanner:
 
     __slots__ = (
         "_absorbed",
+        "_crowded",
         "_decoder",
         "_fields",
         "_off",
@@ -84,6 +85,7 @@ class RequestScanner:
         """The body is none that can be read."""
         self._paths = paths
         self._decoder: Decoder | None = None
+        self._crowded = False
         self._fields: JsonFields | MultipartFields | None = None
         self._off = paths is None  # nothing is read any more
         self._absorbed = 0
@@ -114,7 +116,7 @@ class RequestScanner:
     @property
     def crowded(self) -> bool:
         """It failed because too many encoded bodies are being looked at: no fault of the body's."""
-        return self._decoder is not None and self._decoder.crowded
+        return self._crowded or (self._decoder is not None and self._decoder.crowded)
 
     @property
     def decodes(self) -> bool:
@@ -126,7 +128,10 @@ class RequestScanner:
         if self._off or not codings_of(encoding):
             return
         try:
-            self._decoder = Decoder(encoding, ratio_max=RATIO_MAX, grace_bytes=RATIO_GRACE_BYTES, account=REQUESTS)
+            # JSON can be deflate without its header, and an upstream that heeds no Content-Encoding reads that
+            self._decoder = Decoder(
+                encoding, ratio_max=RATIO_MAX, grace_bytes=RATIO_GRACE_BYTES, account=REQUESTS, raw=False
+            )
         except UnreadableEncodingError:
             self._switch_off()
 
@@ -153,6 +158,7 @@ class RequestScanner:
             return
         self._off = True
         decoder = self._decoder
+        self._let_go()
         if decoder is not None and decoder.bytes_in and not decoder.complete:
             self.failed = True
         elif self._fields is not None:
@@ -188,6 +194,12 @@ class RequestScanner:
     def _switch_off(self) -> None:
         self._off = True
         self.failed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The decoder has megabytes of a window that others wait for, and the exchange may last for minutes."""
+        self._crowded = self.crowded
+        self._decoder = None
 
     def _take(self, data: bytes) -> None:
         fields = self._fields

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.config.targets import PLAIN_TLS, Egress, Tls
 from proxy.errors import UpstreamError
@@ -18,6 +18,10 @@ from proxy.upstream.dial import Dialled, dial, reason_of
 from proxy.upstream.resolver import Candidate, Resolver, UnresolvedError, is_name
 from proxy.upstream.tls import Context, context_of
 from proxy.upstream.tunnel import TunnelError, open_tunnel
+
+UPGRADES_MAX: Final = 3
+"""Addresses at which TCP was there and nothing more. The next one mends a machine that is ill; a certificate or an
+egress proxy that refuses will not be another at the fourth."""
 
 
 class Opened(NamedTuple):
@@ -56,6 +60,11 @@ class Address:
         return (self.host, self.port) if self.egress is None else (self.egress.host, self.egress.port)
 
     @cached_property
+    def verified(self) -> str:
+        """The name that a certificate has to be for: without the dot that only DNS wants (RFC 6066 §3)."""
+        return self.host.removesuffix(".")
+
+    @cached_property
     def named(self) -> bool:
         """What is dialled is a name, whose addresses may change."""
         return is_name(self.dialled[0])
@@ -75,7 +84,9 @@ class Address:
         except UnresolvedError as error:
             raise _connect_failed(f"{whose}{error}") from None
         reason = f"{whose}the name has no address"
-        while candidates:
+        for _ in range(UPGRADES_MAX):
+            if not candidates:
+                break
             try:
                 async with asyncio.timeout_at(due_at):
                     dialled = await dial(candidates, None if due_at is None else due_at - loop.time())
@@ -120,13 +131,13 @@ class Address:
         tls = self.tls
         try:
             transport, connection = await loop.create_connection(
-                factory, sock=dialled.socket, ssl=tls, server_hostname=None if tls is None else self.host
+                factory, sock=dialled.socket, ssl=tls, server_hostname=None if tls is None else self.verified
             )
         except OSError as error:
             if isinstance(error, TimeoutError) and not error.errno:
                 raise
             if tls is not None:
-                tls.forget(self.host)
+                tls.forget(self.verified)
             raise _FailedError(_tls_reason(error)) from None
         return Opened(connection, dialled.candidate.address[0], transport.get_extra_info("ssl_object"))
 

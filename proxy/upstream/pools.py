@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from proxy.config.targets import Egress, Service, Tls
+from proxy.errors import UpstreamError
 from proxy.upstream.address import Address
 from proxy.upstream.pool import Pool
 from proxy.upstream.resolver import Resolver
@@ -34,6 +35,8 @@ class Pools:
     def __init__(self) -> None:
         self._of: dict[Service, Pool] = {}
         self._by_place: dict[Place, Pool] = {}
+        self._retired: dict[Place, Pool] = {}
+        """With connections that are still in use."""
         self._resolver = Resolver()
 
     def __iter__(self) -> Iterator[Pool]:
@@ -44,10 +47,24 @@ class Pools:
         pool = self._of.get(service)
         if pool is None:
             pool = self._by_place.get(_place(service))
-        if pool is None:  # of a request that began before the service went: connections that nobody will use again
-            pool = self._pool(_place(service))
+        return self._retired_pool(service) if pool is None else pool
+
+    def _retired_pool(self, service: Service) -> Pool:
+        """For a request that began before the service went. Its limits go on, as long as anybody is connected."""
+        place = _place(service)
+        pool = self._retired.get(place)
+        if pool is None:
+            self._forget_deserted()
+            try:
+                pool = self._retired[place] = self._pool(place)
+            except TlsFilesError:
+                gone = "the files of its TLS are gone, as the service is"
+                raise UpstreamError("connect_failed", f"cannot connect to the upstream: {gone}") from None
             pool.close()
         return pool
+
+    def _forget_deserted(self) -> None:
+        self._retired = {place: pool for place, pool in self._retired.items() if pool.open_connections}
 
     def adopt(self, services: Iterable[Service]) -> None:
         """These are the services from now on.
@@ -65,10 +82,12 @@ class Pools:
                     if pool not in self._by_place.values():
                         pool.close()  # it listens to the resolver
                 raise TlsFilesError(f"service {service.name}: {error}") from None
-        retired = [pool for place, pool in self._by_place.items() if place not in by_place]
+        retired = {place: pool for place, pool in self._by_place.items() if place not in by_place}
         self._of, self._by_place = of, by_place
-        for pool in retired:
+        for pool in retired.values():
             pool.close()
+        self._retired |= retired
+        self._forget_deserted()
 
     def close(self) -> None:
         """Close the connections that are idle, and the others when they come back."""

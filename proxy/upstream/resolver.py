@@ -39,9 +39,9 @@ once by new ones."""
 AVOIDED_S: Final = 30.0
 """How long an address that failed goes behind the others of its name."""
 
-LOOKUPS_MAX: Final = 8
-"""Threads, of which each waits for one name; further names wait in a queue. Services have few names, and when DNS is
-dead nobody gets on with more of them."""
+LOOKUPS_MAX: Final = 32
+"""Threads, of which each waits for one name; further names wait in a queue. More than services have names whose zones
+are dead together, so that the others are found; a thread that only waits costs 0.1 MiB."""
 NAMES_MAX: Final = 256
 """Remembered. They come out of the configuration; those of former ones go first. Names that are being looked up or
 watched stay, so that there can be as many as pools."""

@@ -1,8 +1,10 @@
 """Bodies in br, zstd and the older codings: passed as they are, both ways, and read by the gateway all the same."""
 
 import random
+import zlib
 from typing import Any
 
+import brotli
 import pytest
 from openai import AsyncOpenAI
 
@@ -124,6 +126,31 @@ async def test_encoded_requests_that_are_refused(coding: str, body: bytes) -> No
     async with Scripted(*OK) as one, gateway(one, NOBODY, routing=BY_MODEL, fallback=[]) as worker:
         got = await ask(worker, body, b"Content-Encoding: " + coding.encode())
         assert got.status in (400, 404)
+        assert not one.connections
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("deflate", zlib.compressobj(wbits=-15)),
+        ("br", b" " + brotli.compress(b'{"model":"allowed"}')),
+        ("gzip", None),
+    ],
+    ids=["raw deflate", "br that begins with a space", "a form"],
+)
+async def test_what_could_be_read_as_two_bodies_is_refused(coding: str, body: Any) -> None:
+    """By the gateway as it is encoded, and by an upstream that heeds no Content-Encoding as it comes."""
+    kind = b"application/json"
+    if coding == "deflate":
+        body = body.compress(b'{"model":"allowed"}') + body.flush()
+    if body is None:
+        kind = b"multipart/form-data; boundary=b"
+        body = encoded(b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nallowed\r\n--b--\r\n', coding)
+    async with Scripted(*OK) as one, gateway(one, NOBODY, routing=BY_MODEL, fallback=[]) as worker:
+        async with connect(worker.port) as client:
+            client.send(post(body, b"Content-Type: " + kind, b"Content-Encoding: " + coding.encode()))
+            answer = await client.answer()
+        assert (answer.status, answer.headers["x-sluiceway-error"]) == (400, "bad_request")
         assert not one.connections
 
 

@@ -11,6 +11,7 @@ import pytest
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.snapshot import Snapshot
+from proxy.upstream.pools import Pools
 from proxy.upstream.tls import TlsFilesError
 from tests.e2e.two_targets import OK, answer, ask, record_of
 from tests.fakes.certificates import Authority
@@ -130,3 +131,13 @@ async def test_a_generation_that_cannot_be_served_changes_nothing(tmp_path: Any)
             assert list(worker.pipeline._pools) == before
             assert (await ask(worker)).status == 200
             assert len(upstream.connections) == 1
+
+
+async def test_a_service_that_went_keeps_one_pool_and_its_limit() -> None:
+    """Requests that began before have all the connections of `max_connections` together, not each its own."""
+    document = document_of("http://127.0.0.1:9", service={"max_connections": 1})
+    (service,) = snapshot_of(document, 1).services.values()
+    pools = Pools()
+    pools.adopt([service])
+    pools.adopt([])
+    assert pools.of(service) is pools.of(service)

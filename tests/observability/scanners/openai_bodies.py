@@ -1,6 +1,8 @@
 """JSON answers of the OpenAI protocol, and the streams of its other operations."""
 
+import base64
 import json
+import random
 
 from tests.observability.scanners.responses import (
     NAMES,
@@ -204,6 +206,7 @@ COMPLETED = {
     "usage": IMAGE_USAGE,
 }
 
+PICTURE = base64.b64encode(random.Random(1).randbytes(90_000)).decode()  # like those of models, it does not shrink
 IMAGES = [
     plain("images", "images.generations", {"created": 1, "data": [{"url": "u"}, {"url": "v"}]}, **MADE, images=2),
     plain(
@@ -218,7 +221,7 @@ IMAGES = [
     plain(
         "large images",
         "images.generations",
-        {"data": [{"b64_json": "QUJD" * 30_000}] * 2, "usage": IMAGE_USAGE, "size": "1024x1024"},
+        {"data": [{"b64_json": PICTURE}] * 2, "usage": IMAGE_USAGE, "size": "1024x1024"},
         **MADE,
         **SQUARE,
         **IMAGE_TOKENS,

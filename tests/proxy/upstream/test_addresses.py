@@ -8,6 +8,7 @@ import pytest
 
 from proxy.upstream import dial as dialling
 from proxy.upstream import resolver as rules
+from proxy.upstream.address import Address
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import Pool
 from tests.fakes.certificates import Authority
@@ -158,3 +159,7 @@ class TestAnAddressThatIsGone:
             for _ in range(20):
                 await asyncio.sleep(0.001)
             assert len(names.asked) == count
+
+
+def test_the_dot_that_dns_wants_is_in_no_certificate() -> None:
+    assert Address("https", "api.example.com.", 443).verified == "api.example.com"
