@@ -45,7 +45,7 @@ from proxy.config.model import Document
 from proxy.config.seal import VARIABLE as SEAL_KEY
 from proxy.config.seal import plain_of
 from proxy.heartbeat import now_ms, silent_slots
-from proxy.link import Links, offer_line
+from proxy.link import Links, offer_line, packed
 from proxy.reload import Generation, Reload
 from proxy.state import Kept, StateError, StateFolder, read_kept
 
@@ -184,9 +184,10 @@ class Progress:
 
     def _on_late(self) -> None:
         host, loop = self._host, asyncio.get_running_loop()
-        self._late = loop.call_later(LATE_S, self._on_late) if host.waiting_for else None
-        if host.waiting_for:
-            facts = _reasons(host, told=True) | {"waiting_for": host.waiting_for, "generation": host.generation}
+        waiting_for = host.waiting_for
+        self._late = loop.call_later(LATE_S, self._on_late) if waiting_for else None
+        if waiting_for:
+            facts = _reasons(host, told=True) | {"waiting_for": waiting_for, "generation": host.generation}
             get_logger(__name__).warning("configuration_late", **facts)
 
 
@@ -220,7 +221,7 @@ async def run(host: Host, source: Source, listener: socket.socket) -> None:
     state = StateFolder(source.folder, lock=False)
     reload = Reload(source.file, state, kept, document, source.options, source.seal_key, announce)
     host.refused = lambda: reload.refused
-    links.announce(kept.generation, kept.seal, offer_line(kept.generation, kept.seal, plain_of(document)))
+    links.announce(kept.generation, kept.seal, offer_line(kept.generation, kept.seal, packed(plain_of(document))))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

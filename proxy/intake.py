@@ -81,7 +81,7 @@ class Intake(RequestHandler):
     @property
     def last_request(self) -> bool:
         """An answer whose head goes out now has to say that the connection closes after it."""
-        return self._refused or self._last or self._server.draining
+        return self.deaf or self._server.draining
 
     @property
     def unread(self) -> bool:

@@ -29,6 +29,8 @@ from observability.log import get_logger
 
 LINE_BYTES_MAX: Final = 64 << 20
 """Of one message. A file has at most 250,000 values, which are 25 MB if each has a hundred bytes."""
+BESIDE_BYTES: Final = 256
+"""Of a line, for what stands beside the document: names, a number of 16 digits, a seal of 64."""
 ASK_S: Final = 5.0
 """For an answer of control's, which is there at once or, should it have died too, in a second."""
 RECONNECT_S: Final = 0.25
@@ -51,12 +53,17 @@ InForce = Callable[[], tuple[int, str]]
 """Generation and seal."""
 
 
-def offer_line(generation: int, seal: str, document: dict[str, Any]) -> bytes:
-    """What `Links.announce` sends. ValueError where it is longer than a link takes."""
-    line = orjson.dumps(Offer(generation, seal, document)._asdict()) + b"\n"
-    if len(line) > LINE_BYTES_MAX:
-        raise ValueError(f"it has {len(line)} bytes, and a worker takes {LINE_BYTES_MAX}")
-    return line
+def packed(document: dict[str, Any]) -> orjson.Fragment:
+    """A document as it goes into a line. ValueError where that would be longer than a link takes."""
+    text = orjson.dumps(document)
+    if len(text) > LINE_BYTES_MAX - BESIDE_BYTES:
+        raise ValueError(f"it has {len(text)} bytes, and a worker takes {LINE_BYTES_MAX - BESIDE_BYTES}")
+    return orjson.Fragment(text)
+
+
+def offer_line(generation: int, seal: str, document: orjson.Fragment) -> bytes:
+    """What `Links.announce` sends; the document as `packed` has it."""
+    return orjson.dumps({"generation": generation, "seal": seal, "document": document}) + b"\n"
 
 
 def socket_path(runtime: Path) -> Path:

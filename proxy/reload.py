@@ -24,7 +24,7 @@ from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import read
 from proxy.config.model import Document
 from proxy.config.seal import plain_of, seal_of
-from proxy.link import offer_line
+from proxy.link import offer_line, packed
 from proxy.state import Kept, StateError, StateFolder
 
 LOOK_S: Final = 0.25
@@ -148,14 +148,13 @@ class Reload:
                 _log.info("configuration_unchanged", generation=self._kept.generation, file=str(self._file))
             self.refused = ()
             return
-        plain = plain_of(document)
         try:
-            offer_line(2**53, seal, plain)
+            package = packed(plain_of(document))
         except ValueError as error:
             raise ConfigError([Complaint(str(self._file), str(error), "make it smaller")]) from None
         adopted = await _aside(lambda: self._state.adopt(text, seal, anew=text == self._kept.text))
         self._kept, self.document, self.refused = Kept(adopted.generation, seal, text), document, ()
-        line = offer_line(adopted.generation, seal, plain)
+        line = offer_line(adopted.generation, seal, package)
         self._announce(Generation(adopted.generation, seal, document, line))
         _log.info("configuration_adopted", generation=adopted.generation, file=str(self._file))
         for warning in advice(document):

@@ -35,36 +35,35 @@ class EdgeServer(web.Server):
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         limits: Limits,
         row: memoryview,
+        trusted_proxies: Proxies | None = None,
         **options: Any,
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._row = row
-        self.limits = limits
         self._more = options
         self.live: set[Edge] = set()
         self.surplus = 0
         """How many of them came above `max_connections`."""
         self.arriving = 0
         """Connections beside them that are still in their TLS handshake."""
-        self.trusted_proxies: Proxies | None = None
-        """Whose PROXY headers are believed; None: nobody's."""
         self.draining = False
         """Answers say that their connections close."""
         self._drain_at = 0.0
         self.outbox = Outbox(self._loop)
-        self.adopt(limits)
+        self.adopt(limits, trusted_proxies)
         self._to_sweep: list[Edge] = []
         self._slice = 0
         self._timer = self._loop.call_later(self._tick_s / self._slices, self._sweep)
         self._assert_settings()
 
-    def adopt(self, limits: Limits, trusted_proxies: Proxies | None = None) -> None:
+    def adopt(self, limits: Limits, trusted_proxies: Proxies | None) -> None:
         """Other limits and trusted proxies from now on.
 
         A connection keeps the sizes of a head, and its keep-alive, that it began with.
         """
         self.limits = limits
         self.trusted_proxies = trusted_proxies
+        """Whose PROXY headers are believed; None: nobody's."""
         self._options = dict(
             loop=self._loop,
             access_log=None,

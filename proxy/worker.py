@@ -38,7 +38,7 @@ from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
 from proxy.config.seal import VARIABLE as SEAL_KEY
-from proxy.config.seal import plain_of, seal_of
+from proxy.config.seal import seal_of
 from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
 from proxy.heartbeat import beat
@@ -107,8 +107,8 @@ class Worker:
         self._handler = Handler(snapshot, self._pipeline, self._row)
         counter = RequestCounter(arguments.runtime / METRICS, arguments.row)
         self._middleware = ObservationMiddleware(self._emitter, counter, self._row, sampler(os.environ))
-        self._server = EdgeServer(self._middleware.wrap(self._handler), snapshot.limits, self._row)
-        self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+        serve = self._middleware.wrap(self._handler)
+        self._server = EdgeServer(serve, snapshot.limits, self._row, snapshot.trusted_proxies)
         self._listening: Listening
 
     async def run(self) -> None:
@@ -226,6 +226,20 @@ def _ignore() -> None:
     """For a signal that is the supervisor's to answer."""
 
 
+def _begin(arguments: Arguments) -> tuple[Document, int, str]:
+    """What to begin with: document, generation, seal. Raises ConfigError and StateError."""
+    try:
+        kept = read_kept(arguments.config)
+        document = config_file.parse(kept.text, os.environ, arguments.config)
+        return document, kept.generation, seal_of(document, os.environ[SEAL_KEY])
+    except (config_file.ConfigError, StateError) as error:
+        offer = asyncio.run(ask(arguments.runtime, arguments.row))  # what it refers to may be gone; control has read it
+        if offer is None:
+            raise
+        _log.warning("configuration_handed_over", slot=arguments.slot, generation=offer.generation, why=str(error))
+        return config_file.validated(offer.document), offer.generation, offer.seal
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker; 2 where it cannot start, with one line that says why."""
     open_standard_descriptors()
@@ -237,24 +251,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--observers", type=int, default=1)
     arguments = Arguments(**vars(parser.parse_args(argv)))
     set_up("worker", runtime=arguments.runtime)
-    try:
-        kept = read_kept(arguments.config)
-        document = config_file.parse(kept.text, os.environ, arguments.config)
-        begin = Offer(kept.generation, seal_of(document, os.environ[SEAL_KEY]), plain_of(document))
-    except (config_file.ConfigError, StateError) as error:
-        offer = asyncio.run(ask(arguments.runtime, arguments.row))  # what it refers to may be gone; control has read it
-        if offer is None:
-            sys.stderr.write(f"{error}\n")
-            return 2
-        _log.warning("configuration_handed_over", slot=arguments.slot, generation=offer.generation, why=str(error))
-        begin = offer
 
-    async def run() -> None:
-        await Worker(arguments, config_file.validated(begin.document), begin.generation, begin.seal).run()
+    async def run(document: Document, generation: int, seal: str) -> None:
+        await Worker(arguments, document, generation, seal).run()
 
     try:
-        uvloop.run(run())
-    except (CertificateError, TlsFilesError, config_file.ConfigError) as error:
+        uvloop.run(run(*_begin(arguments)))
+    except (CertificateError, TlsFilesError, config_file.ConfigError, StateError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

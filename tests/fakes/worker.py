@@ -103,8 +103,8 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
     with tempfile.TemporaryDirectory() as folder:
         counter = RequestCounter(Path(folder), 0)  # mapped: it needs its name no longer
     middleware = ObservationMiddleware(worker, counter, worker.row, lambda _: True)
-    worker.server = EdgeServer(middleware.wrap(worker.handler), snapshot.limits, worker.row)
-    worker.server.adopt(snapshot.limits, snapshot.trusted_proxies)
+    serve = middleware.wrap(worker.handler)
+    worker.server = EdgeServer(serve, snapshot.limits, worker.row, snapshot.trusted_proxies)
     listening = socket.create_server((worker.host, 0))
     worker.port = listening.getsockname()[1]
     worker.listener = await listen(worker.server, listening, snapshot)

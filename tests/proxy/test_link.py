@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.link import LINE_BYTES_MAX, Link, Links, Offer, offer_line, socket_path
+from proxy.link import LINE_BYTES_MAX, Link, Links, Offer, offer_line, packed, socket_path
 
 
 class Told:
@@ -36,7 +36,7 @@ class Heard:
         self.answers = 0
 
     def announce(self, generation: int, document: dict[str, Any], seal: str = "s") -> None:
-        self.links.announce(generation, seal, offer_line(generation, seal, document))
+        self.links.announce(generation, seal, offer_line(generation, seal, packed(document)))
 
     def _on_answer(self) -> None:
         self.answers += 1
@@ -116,7 +116,7 @@ async def test_one_that_is_ahead_is_not_taken_back(tmp_path: Path) -> None:
 
 def test_what_no_link_takes_is_told_before_it_is_announced() -> None:
     with pytest.raises(ValueError, match="and a worker takes"):
-        offer_line(1, "s", {"a": "x" * LINE_BYTES_MAX})
+        packed({"a": "x" * LINE_BYTES_MAX})
 
 
 async def test_a_slow_one_is_sent_the_latest_alone(tmp_path: Path) -> None:
