@@ -158,6 +158,8 @@ class Attempt:
     async def _answer(self) -> Ended:
         """Connect, send, wait for the head; then relay, or find that another target comes next."""
         exchange, plan = self._exchange, self._plan
+        if self._choice.target.service.name not in self._route.upstream_paths:
+            raise TargetUnusableError("bad_request", "the service is not of a kind that can serve this operation")
         payload, rewriter = exchange.payload, None
         if exchange.changes is not None:
             payload, rewriter = self._change(exchange.changes)  # it may fail: before a connection is taken

@@ -18,7 +18,7 @@ from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
 from proxy.changes import NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
-from proxy.errors import GatewayError, TargetUnusableError, shown
+from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
 from proxy.relay import relay
@@ -222,6 +222,8 @@ class Pipeline:
         kept: Kept | None = None
         error: GatewayError | None = None
         retried = False
+        if plan.choice.target.service.name not in route.upstream_paths:
+            raise not_aliyun()
         while True:
             target = plan.choice.target
             service = target.service

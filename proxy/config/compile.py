@@ -14,9 +14,9 @@ from proxy.config.places import parse_base_url
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target
 from proxy.headers import added
-from proxy.protocols import operations
+from proxy.protocols import default_operations
 from proxy.providers import PROVIDERS
-from proxy.providers.base import Provider
+from proxy.providers.base import Provider, serves
 
 _TargetOf = Callable[[TargetConfig], Target]
 
@@ -184,14 +184,15 @@ def _base_path_of(methods: Mapping[str, Route]) -> int:
 def _routes(model_api: ModelApi) -> Iterator[Route]:
     services = dict.fromkeys(target.service for target in model_api.targets)
     kept = "" if model_api.strip_base_path else model_api.base_path
-    for protocol in model_api.protocols:
-        for operation in operations(model_api.scenario, protocol):
-            yield Route(
-                model_api=model_api,
-                operation=operation,
-                template=model_api.base_path + operation.path,
-                upstream_paths={
-                    service.name: service.path_prefix + kept + service.provider.protocols[protocol] + operation.path
-                    for service in services
-                },
-            )
+    for operation in default_operations(model_api.scenario, model_api.protocols):
+        path = operation.upstream_path or operation.path
+        yield Route(
+            model_api=model_api,
+            operation=operation,
+            template=model_api.base_path + operation.path,
+            upstream_paths={
+                service.name: service.path_prefix + kept + service.provider.protocols[operation.protocol] + path
+                for service in services
+                if serves(service.provider, operation)
+            },
+        )

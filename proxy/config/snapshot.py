@@ -117,13 +117,13 @@ class Route:
     template: str
     """`http.route`: base path and path of the operation, without trailing slash."""
     upstream_paths: Mapping[str, str]
-    """The name of each service that a request may reach → the path it gets: with base_url's prefix, without query and
-    trailing slash (the client's is kept by adding it again)."""
+    """The name of each service that can serve the operation → the path it gets: with base_url's prefix, without query
+    and trailing slash (the client's is kept by adding it again)."""
     rest: str = ""
     """What the request's path has below the operation's: empty, or from a slash and without a trailing one."""
 
     def upstream_path(self, service: Service) -> str:
-        """The path that a service of the Model API gets. KeyError for any other service."""
+        """The path that a service of the Model API gets. KeyError for one that cannot serve the operation."""
         return self.upstream_paths[service.name] + self.rest
 
 

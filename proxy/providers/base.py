@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proxy.protocols.base import Operation
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -34,3 +36,8 @@ class Provider:
             return ()
         value = credential.encode("latin-1")
         return ((name, b"Bearer " + value if name == b"authorization" else value),)
+
+
+def serves(provider: Provider, operation: Operation) -> bool:
+    """Whether services of this kind can be asked for an operation."""
+    return operation.protocol in provider.protocols and operation.only_provider in (None, provider.name)
