@@ -293,7 +293,7 @@ def _protocols(model_api: ModelApiConfig, services: Collection[ServiceConfig], p
         if protocol in model_api.protocols[:position]:
             yield Complaint(where, f"{protocol} stands there twice", "name each protocol once")
         if not operations(model_api.scenario, protocol):
-            wrong = f"scenario {model_api.scenario} in the {protocol} protocol is not built yet"
+            wrong = f"the {protocol} protocol has nothing for scenario {model_api.scenario}"
             yield Complaint(where, wrong, f"use {' or '.join(protocols_of(model_api.scenario))}")
         else:
             for service in services:
