@@ -7,6 +7,8 @@ aiohttp parses requests. What it decides by itself and a gateway must decide is 
   under `REFUSAL`: answered in JSON, recorded, and the offending line is shown to nobody.
 * Answers are written by `proxy.downstream`: head bytes as they are given, and a cut answer is cut, never ended.
 * A connection above `max_connections` is the newcomer's trouble: its first request is refused, and it does not stay.
+* TLS has no FIN of one direction: an answer's end over it is told by close_notify, and a cut that must look like one
+  does without.
 * One sweep over all connections in place of a timer for each wait: slow heads, slow bodies, readers that take nothing,
   and clients that left while their upload was paused (no read, so no EOF: only the TCP state tells).
 """
@@ -24,6 +26,7 @@ from observability.log import get_logger
 from proxy import tcp
 from proxy.config.snapshot import Limits
 from proxy.errors import GatewayError
+from proxy.forwarded import ProxyHeader
 from proxy.intake import Intake, refusal_of
 
 if TYPE_CHECKING:
@@ -36,6 +39,17 @@ REFUSAL: Final = web.RequestKey("sluiceway.refusal", GatewayError)
 
 READ_BUFFER_BYTES: Final = 65536
 """aiohttp pauses a body above twice this; its default of 512 KiB costs 1.1 MiB for each throttled upload."""
+LINGERING_S: Final = 5.0
+"""How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
+TLS_BUFFER_BYTES: Final = 65536
+"""What is read ahead, and written ahead, of TLS before the one or the other is paused: as without it. uvloop's own are
+256 and 512 KiB."""
+UPLOAD_PIECE_BYTES: Final = 1024
+"""Of a request body, or its rest, in `body_idle_timeout_ms`: less is no piece, else 10 bytes/s would hold a connection
+for ever. In the 30 s of the default it is 34 bytes/s; the slowest mobile links have thirty times that."""
+TAKEN_PIECE_BYTES: Final = 65536
+"""Of an answer that waits, or all of it, in `write_idle_timeout_ms`: as much as is held here for a reader. In the 60 s
+of the default it is 1.1 KB/s, less than a telephone modem of 1991. Who keeps up with small events is never judged."""
 SURPLUS_S: Final = 1.0
 """How long a connection above `max_connections` may take for its first head, and to leave once it is answered."""
 
@@ -46,7 +60,18 @@ _NO_WRITER: Final = cast(AbstractStreamWriter, None)
 class Edge(Intake):
     """One client connection."""
 
-    __slots__ = ("_awaited", "_taken", "_taken_at", "channel", "idle_at", "open_ended", "outbox", "written_bytes")
+    __slots__ = (
+        "_awaited",
+        "_closing",
+        "_taken_at",
+        "_taken_bytes",
+        "channel",
+        "idle_at",
+        "open_ended",
+        "outbox",
+        "secure",
+        "written_bytes",
+    )
 
     def __init__(self, server: "EdgeServer", **options: Any) -> None:
         super().__init__(server, **options)
@@ -54,21 +79,33 @@ class Edge(Intake):
         """The transport until the connection is lost; aiohttp's own attribute goes away when closing begins."""
         self.outbox = server.outbox
         """What is written to the client goes through it."""
-        self._taken = 0
-        self._taken_at = 0.0
+        self._taken_bytes = 0
+        self._taken_at = 0.0  # since when so many were taken and more waits; 0: nothing waits
         self._awaited = False  # the last sweep saw somebody wait for the body
         self.open_ended = False
         """The running answer's end is the connection's, and it has not come yet (`proxy.downstream`)."""
         self.idle_at = self._loop.time()
         """Since when a next request is awaited, where none is running."""
         self.written_bytes = 0
-        """Answer bytes handed to the transport; less what it still holds, they are what the reader took."""
+        """Answer bytes handed to the transport; less what it and the kernel hold of them, they are what was taken."""
+        self.secure = False
+        """Over TLS."""
+        self._closing = False  # over TLS: what is written goes out, then close_notify, then the client's is awaited
 
     # -- connection --------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.channel = self.transport
+        self.channel = channel = cast(Any, self.transport)
+        if self.secure:
+            channel.set_read_buffer_limits(TLS_BUFFER_BYTES)
+            channel.set_write_buffer_limits(TLS_BUFFER_BYTES)
+        else:
+            proxies = self._server.trusted_proxies
+            if proxies is not None and self.peername is not None and proxies.trusts(str(self.peername[0])):
+                self._introduction = ProxyHeader()
+        if channel is not None:
+            tcp.hold_little(channel)
         if self._server.full:
             self._surplus_at = time.monotonic()
             self._server.surplus += 1
@@ -163,8 +200,11 @@ class Edge(Intake):
         super()._process_keepalive()
 
     async def _linger(self) -> None:
-        """FIN, and for a while what the client still sends is read: closed at once, it might see a reset, no answer."""
-        if self.transport is None or self.transport.is_closing():
+        """FIN, and for a while what the client still sends is read: closed at once, it might see a reset, no answer.
+
+        TLS does the same when it is closed, which follows: close_notify, then it reads and drops.
+        """
+        if self.transport is None or self.transport.is_closing() or self.secure:
             return
         self.outbox.flush()
         self.transport.write_eof()
@@ -190,6 +230,9 @@ class Edge(Intake):
         self.outbox.flush()
         if self.open_ended:
             self.abort()
+        if self.secure and not self._closing:
+            self._closing = True
+            self._taken_at = time.monotonic()
         super().force_close()
 
     def abort(self) -> None:
@@ -202,12 +245,23 @@ class Edge(Intake):
         self._force_close = True
         channel.abort()
 
+    @property
+    def flushing(self) -> bool:
+        """Something that was written is still on its way to the client."""
+        channel = self.channel
+        if channel is None:
+            return False
+        return bool(channel.get_write_buffer_size() or (self.secure and tcp.unacknowledged(channel)))
+
     # -- time --------------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float, limits: Limits) -> None:
         """Judge what this connection is waiting for. Called a few times a second."""
         channel = self.channel
         if channel is None:
+            return
+        if self._closing:
+            self._judge_goodbye(channel, now, limits.write_idle_timeout_ms)
             return
         if self._surplus_at and not self._busy and now - self._surplus_at > SURPLUS_S:
             if self._heads.begun:
@@ -225,19 +279,45 @@ class Edge(Intake):
                 return
         elif self.unread:
             self._judge_upload(now, limits.body_idle_timeout_ms)
-        unsent = channel.get_write_buffer_size()
-        if not unsent or self.written_bytes - unsent != self._taken:
-            self._taken = self.written_bytes - unsent
-            self._taken_at = now
-        elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
+        if unsent := channel.get_write_buffer_size():
+            self._judge_reader(now, self.written_bytes - unsent - tcp.unacknowledged(channel), limits)
+        else:
+            self._taken_at = 0.0
+
+    def _judge_goodbye(self, channel: asyncio.Transport, now: float, idle_timeout_ms: int) -> None:
+        """End a connection over TLS whose client takes nothing more, or has taken all and does not say goodbye.
+
+        The kernel is asked: up to 64 KiB lie between TLS and it, where nobody can see them, but only if it is full.
+        """
+        taken = tcp.acknowledged(channel)
+        limit_s = idle_timeout_ms / 1000 if tcp.unacknowledged(channel) else self._lingering_time
+        if taken != self._taken_bytes:
+            self._taken_bytes, self._taken_at = taken, now
+        elif limit_s and now - self._taken_at > limit_s:
             self.abort()
 
     def _judge_upload(self, now: float, idle_timeout_ms: int) -> None:
         """End a body that is awaited and does not come. The clock runs from the first sweep that sees the wait."""
-        awaited = self._body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
+        body = self._body
+        awaited = body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
+        if self._awaited and 0 < body._size < UPLOAD_PIECE_BYTES:  # noqa: SLF001
+            awaited = True  # a drop came in this very turn, and nobody has had the time to read it: it ends no wait
         if awaited and not self._awaited:
             self._progress_at = now  # before, nobody asked for it: the upstream, or no `100 Continue` yet
         self._awaited = awaited
-        if awaited and idle_timeout_ms and now - self._progress_at > idle_timeout_ms / 1000:
+        if self._arrived_bytes - self._marked_bytes >= UPLOAD_PIECE_BYTES:
+            self._marked_bytes = self._arrived_bytes
+            self._progress_at = now
+        elif awaited and idle_timeout_ms and now - self._progress_at > idle_timeout_ms / 1000:
             self._refused = True
             self._body.set_exception(GatewayError("client_timeout", "the request body stopped arriving"))
+
+    def _judge_reader(self, now: float, taken_bytes: int, limits: Limits) -> None:
+        """End an answer that waits for its reader and is not taken, or only in drops."""
+        if not self._taken_at or taken_bytes - self._taken_bytes >= TAKEN_PIECE_BYTES:
+            self._taken_bytes = taken_bytes
+            self._taken_at = now
+        elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
+            assert self.channel is not None
+            tcp.reset_on_close(self.channel)  # else the kernel keeps its megabytes until they are taken, in hours
+            self.abort()

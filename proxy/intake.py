@@ -12,6 +12,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.errors import GatewayError
+from proxy.forwarded import Peer, ProxyHeader, ProxyHeaderError
 from proxy.framing import ChunkedBody, FramingError, HeadCollector, HeadTooLargeError
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ class Intake(RequestHandler):
     """The receiving half of a client connection; `proxy.edge` is the rest of it."""
 
     __slots__ = (
+        "_arrived_bytes",
         "_body",
         "_busy",
         "_chunked",
         "_head_at",
         "_heads",
+        "_introduction",
         "_last",
         "_left",
+        "_marked_bytes",
         "_progress_at",
         "_refused",
         "_server",
@@ -47,13 +51,16 @@ class Intake(RequestHandler):
         self._heads = HeadCollector(server.limits.max_head_bytes)
         self._tail = bytearray()  # what came behind a running request
         self._head_at = 0.0  # since when a head is awaited that has begun; 0: none
+        self._introduction: ProxyHeader | None = None  # a trusted proxy may say first who connected
         self._busy = False  # a request is being served; what comes behind its body waits
         self._left = 0  # bytes of a Content-Length body still to come
         self._chunked: ChunkedBody | None = None
         self._body: StreamReader = EMPTY_PAYLOAD
         self._refused = False  # nothing that still comes is read
         self._last = False  # nothing behind the running request is read
-        self._progress_at = 0.0  # when the last body byte came, for the sweep
+        self._arrived_bytes = 0  # of all bodies of the connection, for the sweep
+        self._marked_bytes = 0  # of these, so many had arrived …
+        self._progress_at = 0.0  # … when the sweep saw progress for the last time
         self._surplus_at = 0.0  # when this connection came as one above the limit; 0: it did not
 
     @property
@@ -76,6 +83,10 @@ class Intake(RequestHandler):
         """The running request's body has not arrived whole."""
         return bool(self._left) or self._chunked is not None
 
+    def announce(self, peer: Peer) -> None:
+        """A trusted proxy's PROXY header names who connected: from now on this is who it was."""
+        self._cache["peername"] = peer  # where aiohttp looks first
+
     # -- bytes in ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -84,7 +95,7 @@ class Intake(RequestHandler):
             return
         if self._left and len(data) <= self._left:  # the way of every piece of an upload but the last
             self._left -= len(data)
-            self._progress_at = time.monotonic()
+            self._arrived_bytes += len(data)
             super().data_received(data)
             return
         if not data:  # aiohttp goes on with what its own parser had to put by
@@ -98,7 +109,7 @@ class Intake(RequestHandler):
             if self._left:
                 part, data = data[: self._left], data[self._left :]
                 self._left -= len(part)
-                self._progress_at = time.monotonic()
+                self._arrived_bytes += len(part)
                 super().data_received(part)
             elif self._chunked is not None:
                 data = self._take_chunked(data)
@@ -116,10 +127,16 @@ class Intake(RequestHandler):
         except FramingError as error:
             self._fail_body(str(error))
             return b""
-        self._progress_at = time.monotonic()
+        self._arrived_bytes += end
+        chunks_end = self._chunked.chunks_end
         if self._chunked.done:
             self._chunked = None
-        super().data_received(data if end == len(data) else data[:end])
+            if chunks_end + 2 == end:  # no trailers, as always: only the empty line that stands in their place
+                super().data_received(data if end == len(data) else data[:end])
+            else:
+                super().data_received(data[:chunks_end] + b"\r\n")
+        elif chunks_end:
+            super().data_received(data if chunks_end == len(data) else data[:chunks_end])
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._messages.pop()
             self._fail_body("the body is malformed")
@@ -132,6 +149,10 @@ class Intake(RequestHandler):
 
     def _take_head(self, data: bytes) -> bytes:
         """Collect a head; once whole and strict, let the parser have it. Answers what stands behind the head."""
+        if self._introduction is not None:
+            data = self._take_introduction(self._introduction, data)
+            if not data:
+                return b""
         try:
             found = self._heads.take(data)
         except HeadTooLargeError:
@@ -150,6 +171,22 @@ class Intake(RequestHandler):
         self._head_at = 0.0
         self._feed_head(found[0])
         return found[1]
+
+    def _take_introduction(self, introduction: ProxyHeader, data: bytes) -> bytes:
+        """Read the PROXY header in front of the first request, if there is one. Answers what stands behind it."""
+        try:
+            rest = introduction.take(data)
+        except ProxyHeaderError as fault:
+            self.refuse(GatewayError("bad_request", f"malformed PROXY header: {fault}"))
+            return b""
+        if rest is None:
+            self._head_at = self._head_at or time.monotonic()
+            return b""
+        self._head_at = 0.0
+        self._introduction = None
+        if introduction.peer is not None:
+            self.announce(introduction.peer)
+        return rest
 
     def _feed_head(self, head: bytes) -> None:
         self._busy = True
@@ -170,11 +207,13 @@ class Intake(RequestHandler):
             self.refuse(refusal_of(message))
             return
         self._body = payload
-        self._progress_at = time.monotonic()
         if message.chunked:
             self._chunked = ChunkedBody()
         elif payload is not EMPTY_PAYLOAD:
             self._left = int(message.headers["Content-Length"])
+        if payload is not EMPTY_PAYLOAD:
+            self._marked_bytes = self._arrived_bytes
+            self._progress_at = time.monotonic()
         if message.upgrade:
             # Ignored (RFC 9110 §7.8): a plain request. But the parser may take what follows for another protocol.
             self._last = True

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.config import places, values
+from proxy.config import egress, places, service_tls, values
 from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
 from proxy.providers import PROVIDERS
@@ -28,8 +28,10 @@ class Section(BaseModel):
 class ListenerTls(Section):
     """`tls`: of the data listener."""
 
-    certificate: Annotated[str | None, later(None, "TLS on the listener")] = None
-    key: Annotated[str | None, later(None, "TLS on the listener")] = None
+    certificate: places.File | None = None
+    """PEM; the chain too. Null: no TLS."""
+    key: places.File | None = None
+    """Null: it is in the certificate's file."""
 
 
 class Admin(Section):
@@ -43,7 +45,7 @@ class Admin(Section):
 class Cors(Section):
     """`cors`."""
 
-    origins: Annotated[list[str], later([], "CORS")] = []
+    origins: Annotated[list[places.Origin], values.front] = []
 
 
 class Limits(Section):
@@ -75,10 +77,11 @@ class Tracing(Section):
 class ServiceTls(Section):
     """`services[].tls`: towards the upstream."""
 
-    ca: values.Authorities = None
-    certificate: Annotated[str | None, later(None, "a client certificate")] = None
-    key: Annotated[str | None, later(None, "a client certificate")] = None
-    insecure: Annotated[Switch, later(False, "TLS without verification")] = False
+    ca: service_tls.Authorities = None
+    certificate: service_tls.CertificateFile = None
+    key: service_tls.KeyFile = None
+    """None: it is in the file of the certificate."""
+    insecure: Switch = False
 
 
 class Cooldown(Section):
@@ -105,7 +108,7 @@ class ServiceConfig(Section):
     total_timeout_ms: Milliseconds = 0
     max_connections: Whole = 0
     tls: ServiceTls = ServiceTls()
-    egress_proxy: Annotated[str | None, later(None, "an egress proxy")] = Field(default=None, repr=False)
+    egress_proxy: egress.EgressProxy = Field(default=None, repr=False)
     propagate_trace: Switch | None = None
     image_paths: Annotated[dict[str, str], later({}, "image translation")] = {}
     cooldown: Cooldown = Cooldown()
@@ -198,7 +201,7 @@ class Document(Section):
     drain_timeout_ms: Milliseconds = 180_000
     admin: Admin = Admin()
     allow_open: Switch = False
-    trusted_proxies: Annotated[list[str], later([], "reading the client's address from a proxy")] = []
+    trusted_proxies: Annotated[list[places.Network], values.front] = []
     cors: Cors = Cors()
     state: values.State = "sqlite:./.sluiceway/state.db"
     spool_dir: places.SpoolDir = "./.sluiceway/spool"

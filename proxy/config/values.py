@@ -5,7 +5,6 @@ number or a switch is due, and only then, it is read as one (`Supplied`). In the
 """
 
 import re
-import ssl
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -45,6 +44,9 @@ TARGETS_MAX: Final = 1000
 
 WEIGHT_MAX: Final = 1_000_000
 """Shares as fine as one in a million; what is larger is a slip."""
+
+FRONT_MAX: Final = 1000
+"""Trusted proxies, or origins: a list that a person can still judge. The largest CDN has some hundred networks."""
 
 ATTEMPTS_MAX: Final = 64
 """Of one request: each is held in its record and is a span. More keys or services than that are tried by no one
@@ -210,16 +212,9 @@ def _targets(value: list[_T]) -> list[_T]:
     return value
 
 
-def _authorities(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
-        except (OSError, ValueError) as error:
-            # SSLError is an OSError whose strerror is OpenSSL's, and tells nobody anything
-            reason = "it holds no PEM certificates" if isinstance(error, ssl.SSLError) else str(error.args[-1])
-            raise wrong_value(
-                f"{{value}} cannot be used: {reason}", "name a readable file of PEM certificates"
-            ) from None
+def _front(value: list[_T]) -> list[_T]:
+    if len(value) > FRONT_MAX:
+        raise wrong_value(f"the list has {len(value)} entries", f"use at most {FRONT_MAX}")
     return value
 
 
@@ -250,4 +245,5 @@ routing: Final = BeforeValidator(_routing)
 """Of `routing`."""
 targets: Final = AfterValidator(_targets)
 """Of a list of targets."""
-Authorities = Annotated[str | None, AfterValidator(_authorities)]
+front: Final = AfterValidator(_front)
+"""Of `trusted_proxies` and `cors.origins`."""

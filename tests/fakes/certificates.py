@@ -32,6 +32,23 @@ class Authority:
 
     def server_context(self, *names: str, expired: bool = False, self_signed: bool = False) -> ssl.SSLContext:
         """A server's TLS context with a certificate for these host names or IP addresses."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(*names, expired=expired, self_signed=self_signed))
+        return context
+
+    def issue(
+        self, *names: str, expired: bool = False, self_signed: bool = False, passphrase: bytes | None = None
+    ) -> Path:
+        """A PEM file with a key and its certificate, whose subject is the first name; for servers and clients."""
+        key_text, text = self.pair(*names, expired=expired, self_signed=self_signed, passphrase=passphrase)
+        path = self._folder / f"{abs(hash(text)):x}.pem"
+        path.write_bytes(key_text + text)
+        return path
+
+    def pair(
+        self, *names: str, expired: bool = False, self_signed: bool = False, passphrase: bytes | None = None
+    ) -> tuple[bytes, bytes]:
+        """The same as text: the key, and the certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         subject = _name(names[0])
@@ -46,16 +63,24 @@ class Authority:
             )
             .sign(issuer_key, hashes.SHA256())
         )
-        path = self._folder / f"{key.public_key().public_numbers().x:x}.pem"
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
+        hidden = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+        return (
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden),
+            certificate.public_bytes(serialization.Encoding.PEM),
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+
+    def trusting(self) -> ssl.SSLContext:
+        """A client's TLS context that trusts this authority alone."""
+        return ssl.create_default_context(cafile=self.ca_file)
+
+
+def halves(pem: Path) -> tuple[Path, Path]:
+    """The certificate and the key of one file, in a file each."""
+    key, begin, certificate = pem.read_text().partition("-----BEGIN CERTIFICATE-----")
+    paths = pem.with_suffix(".certificate.pem"), pem.with_suffix(".key.pem")
+    paths[0].write_text(begin + certificate)
+    paths[1].write_text(key)
+    return paths
 
 
 def _name(text: str) -> x509.Name:

@@ -7,8 +7,9 @@ import orjson
 import pytest
 
 from tests.fakes.raw import connect
-from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
+from tests.fakes.scripted import Fin, ReadRequest, Scripted, Send, Tell, Wait
 from tests.fakes.worker import document_of, running
+from tests.observability.chunks import byte_by_byte
 from tests.proxy.test_edge import OK, _until, post, refused
 
 
@@ -120,3 +121,107 @@ async def test_who_asks_again_and_again_and_reads_nothing_is_not_answered_withou
         sending.cancel()
         client.close()
         assert 0 < largest < 1 << 20
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "byte by byte"])
+async def test_the_trailers_of_a_request_are_no_headers_of_the_next(apart: bool) -> None:
+    """aiohttp's parser took the last one for that; behind a proxy that shares connections it is somebody else's."""
+    trailed = post(b"2\r\n{}\r\n0\r\nX-One: 1\r\nX-Leaked: 1\r\n\r\n", b"Transfer-Encoding: chunked")
+    async with (
+        Scripted(*(ReadRequest(), Send(OK)) * 4) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        for _ in range(2):
+            for piece in byte_by_byte(trailed) if apart else [trailed]:
+                client.send(piece)
+                await asyncio.sleep(0)
+            assert (await client.answer()).status == 200
+            client.send(post(b'{"x":1}'))
+            assert (await client.answer()).status == 200
+        (connection,) = upstream.connections
+        assert not [head for head in connection.heads if b"X-" in head]
+        assert connection.bodies == [b"{}", b'{"x":1}'] * 2
+
+
+async def test_a_chunked_body_that_cannot_be_read_goes_nowhere_where_that_is_known() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"2\r\n{}\r\n0x0\r\n\r\n", b"Transfer-Encoding: chunked"))
+        await refused(client, worker, 400, "bad_request")
+        assert not upstream.connections
+
+
+# -- pipelining ------------------------------------------------------------------------------------------------------
+
+GET = b" HTTP/1.1\r\nHost: x\r\n\r\n"
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"
+
+
+async def test_errors_in_the_middle_stay_in_their_place() -> None:
+    """What the gateway answers by itself waits for what was asked before, and does not end the connection."""
+    async with (
+        Scripted(*(ReadRequest(), Send(OK)) * 3) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        strange = post().replace(b"sk-test", b"sk-strange")
+        client.send(post() + b"GET /nothing" + GET + post() + strange + b"GET /v1/chat/completions" + GET + post())
+        assert [(await client.answer()).status for _ in range(6)] == [200, 404, 200, 401, 405, 200]
+        records = [await worker.fields() for _ in range(6)]
+        assert [fields["http.response.status_code"] for fields in records] == [200, 404, 200, 401, 405, 200]
+
+
+async def test_what_stands_behind_a_malformed_request_is_never_read() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post() + b"GET  /two-spaces" + GET + post())
+        assert (await client.answer()).status == 200
+        await worker.fields()
+        await refused(client, worker, 400, "bad_request")
+        assert worker.records.empty()
+        assert len(upstream.connections[0].heads) == 1
+
+
+async def test_what_stands_behind_an_answer_that_was_cut_is_never_read() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(CUT), Fin()) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post() + post())
+        await client.head()
+        assert (await client.rest())[0] == b"{}"
+        assert (await worker.fields())["sluiceway.outcome"] == "upstream_aborted"
+        await _until(lambda: [True] if not worker.server.live else [])
+        assert worker.records.empty()
+
+
+async def test_what_stands_behind_connection_close_is_never_read() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"{}", b"Connection: close") + post())
+        assert (await client.answer()).headers["connection"] == "close"
+        assert await client.rest() == (b"", "fin")
+        await worker.fields()
+        assert worker.records.empty()
+
+
+async def test_a_body_that_ends_badly_ends_what_was_sent_behind_it() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"2\r\n{}x\r\n0\r\n\r\n", b"Transfer-Encoding: chunked") + post())
+        await refused(client, worker, 400, "bad_request")
+        assert worker.records.empty()
