@@ -74,7 +74,8 @@ class Pipeline:
 
         TlsFilesError where a file of a service's `tls` cannot be used; it says which service, and nothing has changed.
         """
-        self._pools.adopt(snapshot.services.values())
+        services = snapshot.services.values()
+        self._pools.adopt(place for service in services for place in (service, *service.others.values()))
         self._router.adopt(snapshot)
         self._fields.clear()  # it holds routes, which hold the whole snapshot that they are of
         names = {model_api.name for model_api in snapshot.model_apis}
@@ -225,7 +226,7 @@ class Pipeline:
         kept: Kept | None = None
         error: GatewayError | None = None
         retried = False
-        if plan.choice.target.service.name not in route.upstream_paths:
+        if plan.choice.target.service.name not in route.places:
             raise not_aliyun()
         while True:
             target = plan.choice.target
@@ -237,10 +238,11 @@ class Pipeline:
                 observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
             if observation.attempts or service is not route.model_api.targets[0].service:  # `_match` has said those
                 observation.route_fields = self._route_fields(route, service)
-            record = AttemptRecord(service.name, service.host, service.port, _GIVE_UP, target.model)
+            place = route.places.get(service.name, service)
+            record = AttemptRecord(service.name, place.host, place.port, _GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
-            ended = await Attempt(exchange, route, plan, self._pools.of(service), record, retried=retried).run()
+            ended = await Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried).run()
             if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept

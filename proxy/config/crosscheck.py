@@ -141,7 +141,7 @@ def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
             continue
         path = f"services[{index}]"
         provider = PROVIDERS[service.provider]
-        if service.base_url is None and provider.base_url is None:
+        if service.base_url is None and provider.base_url is None and not service.base_urls:
             yield Complaint(f"{path}.base_url", "it is missing", f"{provider.name} has no address of its own: give one")
         for position, key in enumerate(service.api_keys):
             first = service.api_keys.index(key)
@@ -353,11 +353,19 @@ def _protocols(model_api: ModelApiConfig, services: Collection[ServiceConfig], p
                 yield from _speaks(service, model_api.scenario, protocol, where)
 
 
+def spoken_by(service: ServiceConfig) -> tuple[str, ...]:
+    """The protocols of a service: those of base_urls, and its provider's at base_url. Where there are only base_urls,
+    nothing is known of other places."""
+    own = PROVIDERS[service.provider].protocols if service.base_url or not service.base_urls else ()
+    return tuple(dict.fromkeys((*own, *service.base_urls)))
+
+
 def _speaks(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
-    if protocol not in PROVIDERS[service.provider].protocols:
+    spoken = spoken_by(service)
+    if protocol not in spoken:
         wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
-        spoken = " or ".join(PROVIDERS[service.provider].protocols)
-        yield Complaint(path, wrong, f"use {spoken}, or a service that speaks it")
+        right = f"use {' or '.join(spoken)}, or a service that speaks it, or say where it does in its base_urls"
+        yield Complaint(path, wrong, right)
     elif (scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
         wrong = f"for service {service.name}, turning OpenAI image requests into DashScope's is not built yet"
         yield Complaint(path, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")

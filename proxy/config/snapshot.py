@@ -118,9 +118,11 @@ class Route:
     operation: Operation
     template: str
     """`http.route`: base path and path of the operation, without trailing slash."""
+    places: Mapping[str, Service]
+    """The name of each service that can serve the operation → the service where it speaks the operation's protocol."""
     upstream_paths: Mapping[str, str]
-    """The name of each service that can serve the operation → the path it gets: with base_url's prefix, without query
-    and trailing slash (the client's is kept by adding it again)."""
+    """The same names → the path each gets: with base_url's prefix, without query and trailing slash (the client's is
+    kept by adding it again)."""
     rest: str = ""
     """What the request's path has below the operation's: empty, or from a slash and without a trailing one."""
 

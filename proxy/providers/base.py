@@ -2,8 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from proxy.protocols.base import Operation
+_KEY_HEADER: Final = {
+    "openai": b"authorization",
+    "anthropic": b"x-api-key",
+    "dashscope": b"authorization",
+    "vllm": b"authorization",
+}
+"""Protocol → where its own clients put the key: for services that speak one which is not their provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +35,11 @@ class Provider:
     def auth_headers(self, credential: str | None, protocol: str) -> tuple[tuple[bytes, bytes], ...]:
         """The header lines that authenticate with `credential` in `protocol`; none where there is no credential.
 
-        Of use for a service's own key and for a caller's (auth: passthrough). KeyError for a protocol that the
-        provider does not speak.
+        Of use for a service's own key and for a caller's (auth: passthrough). KeyError for a protocol that nobody
+        speaks.
         """
-        name = self.key_header[protocol]
+        name = self.key_header.get(protocol) or _KEY_HEADER[protocol]
         if not credential:
             return ()
         value = credential.encode("latin-1")
         return ((name, b"Bearer " + value if name == b"authorization" else value),)
-
-
-def serves(provider: Provider, operation: Operation) -> bool:
-    """Whether services of this kind can be asked for an operation."""
-    return operation.protocol in provider.protocols and operation.only_provider in (None, provider.name)

@@ -206,6 +206,42 @@ def test_nothing_to_serve() -> None:
         snapshot.match("POST", "", CHAT)
 
 
+BASES = """
+services:
+  - {name: zhipu, provider: openai, api_keys: [k],
+     base_urls: {openai: "https://open.bigmodel.cn/api/paas/v4", anthropic: "https://open.bigmodel.cn/api/anthropic"}}
+  - {name: moonshot, provider: anthropic, api_keys: [k], base_url: "https://api.moonshot.cn/anthropic",
+     base_urls: {openai: "http://localhost:81/v1/"}}
+  - {name: own, provider: vllm, base_url: "http://own/tenant/v2"}
+consumers: [{name: c, keys: [c]}]
+model_apis:
+  - {name: zhipu, scenario: text, protocols: [openai, anthropic], base_path: /z, routing: {single: {service: zhipu}}}
+  - {name: moon, scenario: text, protocols: [openai, anthropic], base_path: /m, routing: {single: {service: moonshot}}}
+  - {name: own, scenario: rerank, protocols: [vllm], base_path: /o, routing: {single: {service: own}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "upstream_path"),
+    [
+        ("/z" + CHAT, "https open.bigmodel.cn 443", "/api/paas/v4/chat/completions"),
+        ("/z/v1/messages", "https open.bigmodel.cn 443", "/api/anthropic/v1/messages"),
+        ("/m" + CHAT, "http localhost 81", CHAT),
+        ("/m/v1/messages", "https api.moonshot.cn 443", "/anthropic/v1/messages"),
+        ("/o/rerank", "http own 80", "/tenant/v2/rerank"),
+        ("/o/v1/score", "http own 80", "/tenant/v2/v1/score"),  # a version is OpenAI's clients' habit alone
+    ],
+)
+def test_a_service_has_an_address_for_each_protocol(path: str, place: str, upstream_path: str) -> None:
+    route = compile_snapshot(parse(BASES, {}, "test"), 1).match("POST", "", path)
+    (target,) = route.model_api.targets
+    found = route.places[target.service.name]
+    assert f"{found.scheme} {found.host} {found.port}" == place
+    assert route.upstream_path(target.service) == upstream_path
+    assert found.keys == target.service.keys
+    assert set(found.keys[0].auth_headers) == target.service.spoken
+
+
 class TestBelow:
     """Operations that own everything below their path."""
 

@@ -76,7 +76,6 @@ NOT_BUILT = [
     ("prices", "prices.yaml"),
     ("redact", ["[0-9]+"]),
     ("services.0.provider", "comfyui"),
-    ("services.0.base_urls", {"openai": "https://example.com"}),
     ("services.0.image_paths", {"qwen-*": "sync"}),
     ("model_apis.0.protocols.0", "comfyui"),
     ("model_apis.0.on_disconnect", "drain"),
@@ -98,6 +97,7 @@ def test_a_key_without_a_feature_is_refused_when_set(path: str, value: Any) -> N
 
 # path, a value that differs from the default
 BUILT = [
+    ("services.0.base_urls", {"openai": "https://example.com/v4"}),
     ("listen", "[::1]:0"),
     ("workers", 4),
     ("observers", 1),
