@@ -182,7 +182,7 @@ ANTHROPIC = [
     messages(
         "larger than what is decoded at once",
         typed_events(
-            {**start(), "padding": "y" * 70_000},
+            {"type": "message_start", "message": {"container": "y" * 70_000, **start()["message"]}},
             delta("text_delta", text="x" * 70_000),
             delta("signature_delta", signature="x" * 70_000),
             {**last(), "padding": "y" * 70_000},
