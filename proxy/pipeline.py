@@ -72,7 +72,7 @@ class Pipeline:
     def adopt(self, snapshot: Snapshot) -> None:
         """Serve this generation from now on: to be said before any request has it.
 
-        AuthoritiesError where a service's `tls.ca` cannot be used; it says which service, and nothing has changed.
+        TlsFilesError where a file of a service's `tls` cannot be used; it says which service, and nothing has changed.
         """
         self._pools.adopt(snapshot.services.values())
         self._router.adopt(snapshot)

@@ -46,7 +46,7 @@ from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
 from proxy.spool import Holding
 from proxy.state import StateError, read_kept
-from proxy.upstream.address import AuthoritiesError
+from proxy.upstream.tls import TlsFilesError
 
 _log = get_logger(__name__)
 
@@ -139,7 +139,7 @@ class Worker:
         try:
             document, snapshot = await asyncio.to_thread(_prepared, plain, generation)
             self._pipeline.adopt(snapshot)
-        except (AuthoritiesError, config_file.ConfigError) as error:
+        except (TlsFilesError, config_file.ConfigError) as error:
             why = str(error)
         except Exception:  # noqa: BLE001 - whatever it is, this worker serves on, and the log has the reason
             _log.exception("configuration_failed", slot=self._arguments.slot, generation=generation)
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         uvloop.run(run())
-    except AuthoritiesError as error:
+    except TlsFilesError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

@@ -18,6 +18,7 @@ from proxy.config.model import Document
 from proxy.errors import CUTS, KINDS
 from proxy.providers.dashscope import DASHSCOPE
 from proxy.verdict import Verdict
+from tests.fakes.certificates import Authority, halves
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 METRICS = [
@@ -50,7 +51,9 @@ SPANS_ONLY = {
     names.SLUICEWAY_VERDICT: "attempt",
 }
 ON_ATTEMPT = {names.HTTP_REQUEST_METHOD, names.SLUICEWAY_SERVICE, names.SLUICEWAY_UPSTREAM_MODEL}
-ENVIRON = {name: f"sk-{name}" for name in ("DASHSCOPE_API_KEY", "SEARCH_TEAM_KEY", "OPENAI_API_KEY", "KEY_A", "KEY_B")}
+ENVIRON = {
+    name: f"sk-{name}" for name in ("DASHSCOPE_API_KEY", "SEARCH_TEAM_KEY", "OPENAI_API_KEY", "KEY_A", "KEY_B")
+} | {"PROXY_PASSWORD": "s3cret"}
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
@@ -147,13 +150,22 @@ class TestFiles:
     def test_whole_files_are_good(self, text: str) -> None:
         parse(text, ENVIRON, "README.md")
 
+    @pytest.fixture
+    def certificates(self, tmp_path: Path) -> Path:
+        """The folder of the files that are named."""
+        authority = Authority(tmp_path)
+        certificate, key = halves(authority.issue("gateway"))
+        for path, name in ((authority.ca_file, "authority.pem"), (certificate, "gateway.pem"), (key, "gateway.key")):
+            path.rename(tmp_path / name)
+        return tmp_path
+
     @pytest.mark.parametrize("text", PARTS)
-    def test_parts_are_good(self, text: str) -> None:
+    def test_parts_are_good(self, text: str, certificates: Path) -> None:
         yaml = YAML(typ="safe", pure=True)
         whole: dict[str, Any] = yaml.load(self.WHOLE[0])
         whole["services"].append({"name": "openai", "provider": "openai", "api_keys": ["${OPENAI_API_KEY}"]})
         whole["model_apis"][0]["protocols"] = ["openai"]
-        part = yaml.load(text)
+        part = yaml.load(text.replace("/etc/sluiceway", str(certificates)))
         if "services" in part:
             whole["services"][0] = part["services"][0]
         else:

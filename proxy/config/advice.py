@@ -38,7 +38,7 @@ def _unexpanded(document: Document) -> Iterator[Complaint]:
 
 
 def _services(document: Document) -> Iterator[Complaint]:
-    """Services, and keys of services, that no request uses."""
+    """Services, and keys of services, that no request uses; and upstreams that could be anybody."""
     for index, service in enumerate(document.services):
         users = [
             model_api
@@ -51,6 +51,10 @@ def _services(document: Document) -> Iterator[Complaint]:
         elif service.api_keys and all(model_api.auth == "passthrough" for model_api in users):
             wrong = f"Model API {users[0].name} passes the caller's own key on, and nobody uses these"
             yield Complaint(f"services[{index}].api_keys", wrong, "take them out, or set auth to consumers")
+        if service.tls.insecure:
+            wrong = "the upstream is not verified: whoever is on the way can read everything and answer in its place"
+            right = "leave it out, and name the authority of its certificate in tls.ca"
+            yield Complaint(f"services[{index}].tls.insecure", wrong, right)
 
 
 def _routed(document: Document) -> Iterator[Complaint]:

@@ -5,14 +5,17 @@ lines of every key, the targets of every Model API, and per domain the table of 
 document has been checked before it comes here, so nothing in this module complains.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 
 from proxy.config import values
+from proxy.config.egress import egress_of
 from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
 from proxy.config.places import parse_base_url
+from proxy.config.service_tls import digest_of_files
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
-from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target
+from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, Tls
 from proxy.headers import added
 from proxy.protocols import operations
 from proxy.providers import PROVIDERS
@@ -21,9 +24,13 @@ from proxy.providers.base import Provider
 _TargetOf = Callable[[TargetConfig], Target]
 
 
-def compile_snapshot(document: Document, generation: int) -> Snapshot:
-    """Compile a checked document. Cannot fail on one that `proxy.config.file` returned."""
-    services = {config.name: _service(config) for config in document.services}
+def compile_snapshot(document: Document, generation: int, environ: Mapping[str, str] | None = None) -> Snapshot:
+    """Compile a checked document. Cannot fail on one that `proxy.config.file` returned for the same environment.
+
+    `environ` (None: the process's) names the proxy on the way out, see `proxy.config.egress`.
+    """
+    environ = os.environ if environ is None else environ
+    services = {config.name: _service(config, environ) for config in document.services}
     targets: dict[tuple[str, str | None], Target] = {}
 
     def target_of(config: TargetConfig) -> Target:
@@ -48,8 +55,9 @@ def compile_snapshot(document: Document, generation: int) -> Snapshot:
     )
 
 
-def _service(config: ServiceConfig) -> Service:
+def _service(config: ServiceConfig, environ: Mapping[str, str]) -> Service:
     provider = PROVIDERS[config.provider]
+    files = (config.tls.ca, config.tls.certificate, config.tls.key)
     url = parse_base_url(config.base_url or provider.base_url or "", provider.url_suffixes)
     headers = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in config.headers.items())
     return Service(
@@ -70,7 +78,8 @@ def _service(config: ServiceConfig) -> Service:
         total_timeout_ms=config.total_timeout_ms,
         max_connections=config.max_connections,
         propagate_trace=provider.propagate_trace if config.propagate_trace is None else config.propagate_trace,
-        tls_ca=config.tls.ca,
+        tls=Tls(*files, config.tls.insecure, digest_of_files(files)),
+        egress=egress_of(config.egress_proxy, url.scheme, url.host, url.port, environ),
         cooldown=Cooldown(**{part.name: getattr(config.cooldown, part.name) for part in fields(Cooldown)}),
     )
 

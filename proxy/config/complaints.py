@@ -13,7 +13,8 @@ from typing import Final
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 SECRETS: Final = frozenset(
-    {("admin", "token"), ("services", "api_keys"), ("services", "headers"), ("consumers", "keys")}
+    {("admin", "token"), ("services", "api_keys"), ("services", "headers"), ("services", "egress_proxy")}
+    | {("consumers", "keys")}
 )
 """Where secrets stand in the file: the path's first two names."""
 

@@ -4,13 +4,17 @@ The checks see what is sound of a file. Where an entry is broken in itself it is
 still counts as known: one mistake makes one complaint, and all mistakes are told at once.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic_core import PydanticCustomError
+
 from proxy.config.complaints import Complaint, near_miss, shown
+from proxy.config.egress import egress_of
 from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig, TargetConfig
-from proxy.config.places import is_loopback, spool_fault
+from proxy.config.places import is_loopback, parse_base_url, spool_fault
+from proxy.config.service_tls import client_certificate_fault
 from proxy.config.values import digest_of_key
 from proxy.protocols import operations, protocols_of
 from proxy.providers import PROVIDERS
@@ -73,14 +77,15 @@ def spool_of(document: Document) -> SpoolFolder | None:
     return SpoolFolder(document.spool_dir, named) if named or holds else None
 
 
-def cross_check(parts: Parts, *, starting: bool) -> list[Complaint]:
-    """Every complaint about how the parts fit together; and, where a gateway starts, to the machine."""
+def cross_check(parts: Parts, environ: Mapping[str, str], *, starting: bool) -> list[Complaint]:
+    """Every complaint about how the parts fit together and to the environment; and, where a gateway starts, to the
+    machine."""
     return [
         *_listeners(parts),
         *_doubled_names("services", parts.services),
         *_doubled_names("consumers", parts.consumers),
         *_doubled_names("model_apis", parts.model_apis),
-        *_services(parts),
+        *_services(parts, environ),
         *_consumers(parts),
         *_places(parts),
         *(_spool(parts) if starting else ()),
@@ -111,7 +116,7 @@ def _doubled_names(
             yield Complaint(f"{section}[{index}].name", wrong, "give each a name of its own")
 
 
-def _services(parts: Parts) -> Iterator[Complaint]:
+def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
     for index, service in enumerate(parts.services):
         if service is None:
             continue
@@ -125,6 +130,35 @@ def _services(parts: Parts) -> Iterator[Complaint]:
                 wrong = f"the key is that of {path}.api_keys[{first}] too"
                 yield Complaint(f"{path}.api_keys[{position}]", wrong, "give each key once")
         yield from _credentials(parts, service, path)
+        yield from _way(service, path, environ)
+
+
+def _way(service: ServiceConfig, path: str, environ: Mapping[str, str]) -> Iterator[Complaint]:
+    """TLS towards a service, and the proxy that the environment names for it."""
+    base_url = service.base_url or PROVIDERS[service.provider].base_url
+    if base_url is None:
+        return
+    url = parse_base_url(base_url, ())
+    tls = service.tls
+    if url.scheme != "https":
+        for name in type(tls).model_fields:
+            if getattr(tls, name):
+                wrong = "base_url is http, where there is no TLS"
+                yield Complaint(f"{path}.tls.{name}", wrong, "leave it out, or write https in base_url")
+        return
+    if tls.insecure and tls.ca is not None:
+        wrong = "with insecure: true nothing is verified, and these authorities have no effect"
+        yield Complaint(f"{path}.tls.ca", wrong, "keep one of the two: this one, if the upstream is to be verified")
+    fault = client_certificate_fault(tls.certificate, tls.key)
+    if fault is not None:
+        place, wrong, right = fault
+        yield Complaint(f"{path}.tls.{place}", wrong, right)
+    if service.egress_proxy is None:
+        try:
+            egress_of(None, url.scheme, url.host, url.port, environ)
+        except PydanticCustomError as error:
+            wrong = f"HTTPS_PROXY of the environment is no usable proxy: {(error.context or {})['wrong']}"
+            yield Complaint(f"{path}.egress_proxy", wrong, "correct it, or set egress_proxy: none for this service")
 
 
 def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Complaint]:

@@ -104,7 +104,7 @@ def parse(
     except ValidationError as error:
         errors = error.errors(include_url=False)
         found = [translated(one, _known_keys(one["loc"])) for one in errors if not reading.told(one["loc"])]
-    fitting = cross_check(parts_of(document) if document else _sound_parts(raw), starting=starting)
+    fitting = cross_check(parts_of(document) if document else _sound_parts(raw), environ, starting=starting)
     if document is None or found or fitting or reading.complaints:
         raise ConfigError([*reading.complaints, *found, *fitting])
     return document

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.config import places, values
+from proxy.config import egress, places, service_tls, values
 from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
 from proxy.providers import PROVIDERS
@@ -75,10 +75,11 @@ class Tracing(Section):
 class ServiceTls(Section):
     """`services[].tls`: towards the upstream."""
 
-    ca: values.Authorities = None
-    certificate: Annotated[str | None, later(None, "a client certificate")] = None
-    key: Annotated[str | None, later(None, "a client certificate")] = None
-    insecure: Annotated[Switch, later(False, "TLS without verification")] = False
+    ca: service_tls.Authorities = None
+    certificate: service_tls.CertificateFile = None
+    key: service_tls.KeyFile = None
+    """None: it is in the file of the certificate."""
+    insecure: Switch = False
 
 
 class Cooldown(Section):
@@ -105,7 +106,7 @@ class ServiceConfig(Section):
     total_timeout_ms: Milliseconds = 0
     max_connections: Whole = 0
     tls: ServiceTls = ServiceTls()
-    egress_proxy: Annotated[str | None, later(None, "an egress proxy")] = Field(default=None, repr=False)
+    egress_proxy: egress.EgressProxy = Field(default=None, repr=False)
     propagate_trace: Switch | None = None
     image_paths: Annotated[dict[str, str], later({}, "image translation")] = {}
     cooldown: Cooldown = Cooldown()

@@ -67,7 +67,7 @@ def parse_base_url(text: str, suffixes: Iterable[str]) -> BaseUrl:
         raise wrong_value("the URL carries a user name or password", "put the key into api_keys")
     if "?" in text or "#" in text:
         raise wrong_value("the URL has a query or a fragment", right)
-    if port == 0 or not _is_host(host):
+    if port == 0 or not is_host(host):
         right += "; a name in ASCII (xn--…), each part between its dots with 1 to 63 characters"
         raise wrong_value("the URL has no usable host and port", right)
     path = url.path.rstrip("/")
@@ -131,7 +131,7 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
     """An IP address (IPv6 without brackets), or a name that can be looked up."""
     return _is_ip(host) if ":" in host else len(host) <= 254 and _HOST.fullmatch(host) is not None
 
@@ -148,7 +148,7 @@ def _port_alone(value: Any) -> Any:
 
 def _listen(value: str) -> str:
     try:
-        usable = _is_host(parse_address(value)[0])
+        usable = is_host(parse_address(value)[0])
     except ValueError:
         usable = False
     if not usable:

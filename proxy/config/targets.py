@@ -8,6 +8,7 @@ and a model, however often the file names them.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.headers import Added
 from proxy.providers.base import Provider
@@ -37,6 +38,37 @@ class Cooldown:
     max_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What TLS towards a service rests on: PEM files by their paths."""
+
+    ca: str | None = None
+    """The only authorities that are trusted; None = the system's."""
+    certificate: str | None = None
+    """Shown to an upstream that asks for one; the file may hold those of its issuers too, and holds its key if `key` is
+    None."""
+    key: str | None = None
+    insecure: bool = False
+    """Nothing of the upstream's certificate is verified."""
+    digest: str = ""
+    """Of what the files held when the configuration was compiled: with other contents it is another service's TLS."""
+
+
+PLAIN_TLS: Final = Tls()
+"""Where the file says nothing about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """An HTTP proxy on the way to a service, which opens connections by CONNECT. Its repr shows no secret."""
+
+    host: str
+    """A name or an address, IPv6 without brackets."""
+    port: int
+    authorization: bytes | None = field(default=None, repr=False)
+    """The value of Proxy-Authorization."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
     """One upstream: address, credentials, timeouts (ms, 0 = none). Known by its identity; its repr shows no secret."""
@@ -61,8 +93,8 @@ class Service:
     max_connections: int
     """Per worker; 0 = no limit."""
     propagate_trace: bool
-    tls_ca: str | None
-    """A PEM file of the authorities to trust instead of the system's."""
+    tls: Tls
+    egress: Egress | None
     cooldown: Cooldown
 
 

@@ -5,7 +5,6 @@ number or a switch is due, and only then, it is read as one (`Supplied`). In the
 """
 
 import re
-import ssl
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -210,19 +209,6 @@ def _targets(value: list[_T]) -> list[_T]:
     return value
 
 
-def _authorities(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
-        except (OSError, ValueError) as error:
-            # SSLError is an OSError whose strerror is OpenSSL's, and tells nobody anything
-            reason = "it holds no PEM certificates" if isinstance(error, ssl.SSLError) else str(error.args[-1])
-            raise wrong_value(
-                f"{{value}} cannot be used: {reason}", "name a readable file of PEM certificates"
-            ) from None
-    return value
-
-
 Whole = Annotated[int, Field(ge=0, le=COUNT_MAX), BeforeValidator(_number)]
 """0, 1, 2, …"""
 Positive = Annotated[int, Field(ge=1, le=COUNT_MAX), BeforeValidator(_number)]
@@ -250,4 +236,3 @@ routing: Final = BeforeValidator(_routing)
 """Of `routing`."""
 targets: Final = AfterValidator(_targets)
 """Of a list of targets."""
-Authorities = Annotated[str | None, AfterValidator(_authorities)]

@@ -1,32 +1,37 @@
 """Where an upstream is and how it is reached: one address opens connections to it.
 
-The name is resolved for every new connection (the operating system's resolver, in asyncio's thread pool) and the
-answers are tried in their order. Certificates are always verified: against the system's authorities, or against those
-of `tls_ca` alone.
+Name → addresses (`resolver`) → the first that answers (`dial`) → through the egress proxy, where there is one
+(`tunnel`) → TLS (`tls`). What goes wrong behind TCP at one address leads to the next one, as long as there is time.
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Final
+from functools import cached_property
+from typing import NamedTuple
 
+from proxy.config.targets import PLAIN_TLS, Egress, Tls
 from proxy.errors import UpstreamError
 from proxy.upstream.connection import Connection
+from proxy.upstream.dial import Dialled, dial, reason_of
+from proxy.upstream.resolver import Candidate, Resolver, UnresolvedError, is_name
+from proxy.upstream.tls import Context, context_of
+from proxy.upstream.tunnel import TunnelError, open_tunnel
 
-_ALPN: Final = ["http/1.1"]
-"""Said outright, so that no server chooses h2 for us."""
 
-SockAddress = tuple[socket.AddressFamily, str, int]
+class Opened(NamedTuple):
+    """A new connection."""
+
+    connection: Connection
+    peer: str
+    """The address, as a text, that it leads to: the upstream's, or the egress proxy's."""
+    handshaken: ssl.SSLObject | None
+    """Its TLS."""
 
 
-class AuthoritiesError(OSError):
-    """The authorities that a service names cannot be read. The text names the file and says why, in one line.
-
-    It belongs behind `services[i].tls.ca: `, which only the configuration can say.
-    """
+class _FailedError(Exception):
+    """One way to the upstream failed; the text says why, without addresses: it goes to callers."""
 
 
 @dataclass(frozen=True)
@@ -36,98 +41,118 @@ class Address:
     scheme: str
     host: str
     port: int
-    tls_ca: str | None = None
-    """PEM file of the only authorities that are trusted; None = the system's."""
+    options: Tls = PLAIN_TLS
+    """Of https."""
+    egress: Egress | None = None
 
     @cached_property
-    def tls(self) -> ssl.SSLContext | None:
-        """Made once. Raises AuthoritiesError."""
-        if self.scheme != "https":
-            return None
-        if self.tls_ca is None:
-            return _system_tls()
-        try:
-            return _tls(self.tls_ca)
-        except ssl.SSLError as error:  # OpenSSL's own text tells nobody anything
-            raise AuthoritiesError(f"{self.tls_ca!r} cannot be used: it holds no PEM certificates") from error
-        except OSError as error:
-            raise AuthoritiesError(f"{self.tls_ca!r} cannot be used: {error.strerror}") from error
+    def tls(self) -> Context | None:
+        """Made once. Raises TlsFilesError."""
+        return context_of(self.options) if self.scheme == "https" else None
 
-    async def connect(self, factory: Callable[[], Connection], timeout_ms: int) -> Connection:
+    @cached_property
+    def dialled(self) -> tuple[str, int]:
+        """Host and port that TCP connections go to."""
+        return (self.host, self.port) if self.egress is None else (self.egress.host, self.egress.port)
+
+    @cached_property
+    def named(self) -> bool:
+        """What is dialled is a name, whose addresses may change."""
+        return is_name(self.dialled[0])
+
+    async def connect(self, factory: Callable[[], Connection], timeout_ms: int, resolver: Resolver) -> Opened:
         """A new connection, TLS included, within `timeout_ms` (0 = no limit) for resolving and all tries together.
 
-        Each of the resolved addresses gets an equal share of the time that is left, so that one that swallows packets
-        (IPv6 without a route) cannot use up all of it. Raises UpstreamError(`connect_failed`); a caller that is
-        cancelled leaves nothing open.
+        Once TCP is there, an address gets an equal share of the time that is left, so that one that answers and then
+        says nothing cannot use up all of it. Raises UpstreamError(`connect_failed`); a caller that is cancelled leaves
+        nothing open.
         """
         loop = asyncio.get_running_loop()
         due_at = loop.time() + timeout_ms / 1000 if timeout_ms else None
-        candidates = await self._resolve(loop, due_at)
-        reason = "the name has no address"
-        for tried, (family, host, port) in enumerate(candidates):
+        whose = "" if self.egress is None else "the egress proxy: "
+        try:
+            candidates = await resolver.candidates(*self.dialled, due_at)
+        except UnresolvedError as error:
+            raise _connect_failed(f"{whose}{error}") from None
+        reason = f"{whose}the name has no address"
+        while candidates:
+            try:
+                async with asyncio.timeout_at(due_at):
+                    dialled = await dial(candidates, None if due_at is None else due_at - loop.time())
+            except TimeoutError:
+                reason = f"{whose}no connection within {timeout_ms} ms"
+                break
+            candidate = _judged(dialled, candidates, resolver)
+            if candidate is None:
+                assert dialled.error is not None
+                reason = f"{whose}{reason_of(dialled.error)}"
+                break
             share_until = None
             if due_at is not None:
                 now = loop.time()
-                share_until = now + (due_at - now) / (len(candidates) - tried)
+                share_until = now + (due_at - now) / (len(candidates) + 1)
             try:
                 async with asyncio.timeout_at(share_until):
-                    _, connection = await loop.create_connection(
-                        factory,
-                        host,
-                        port,
-                        family=family,
-                        ssl=self.tls,
-                        server_hostname=None if self.tls is None else self.host,
-                    )
-                    return connection
-            except TimeoutError as error:
-                # the kernel's own ETIMEDOUT is a TimeoutError too, and has an errno
-                reason = "the connection timed out" if error.errno else f"no connection within {timeout_ms} ms"
-            except (OSError, ssl.SSLError) as error:
-                reason = _reason(error)
-        raise UpstreamError("connect_failed", f"cannot connect to the upstream: {reason}")
+                    return await self._upgrade(loop, factory, dialled)
+            except TimeoutError:
+                reason = f"no connection within {timeout_ms} ms"
+            except _FailedError as error:
+                reason = str(error)
+            resolver.avoid(candidate)
+        raise _connect_failed(reason)
 
-    async def _resolve(self, loop: asyncio.AbstractEventLoop, due_at: float | None) -> list[SockAddress]:
+    async def _upgrade(
+        self, loop: asyncio.AbstractEventLoop, factory: Callable[[], Connection], dialled: Dialled
+    ) -> Opened:
+        """From a TCP connection to one that takes requests. Raises _FailedError, and TimeoutError only of a timeout."""
+        assert dialled.socket is not None
+        assert dialled.candidate is not None
+        if self.egress is not None:
+            try:
+                await open_tunnel(dialled.socket, self.egress, self.host, self.port)
+            except BaseException as error:
+                dialled.socket.close()
+                if isinstance(error, TunnelError):
+                    raise _FailedError(f"the egress proxy: {error}") from None
+                if isinstance(error, OSError) and error.errno:
+                    raise _FailedError(f"the egress proxy: {reason_of(error)}") from None
+                raise
+        tls = self.tls
         try:
-            async with asyncio.timeout_at(due_at):
-                infos = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except TimeoutError:
-            raise UpstreamError(
-                "connect_failed", "cannot connect to the upstream: its name was not resolved in time"
-            ) from None
-        except UnicodeError:  # an empty label (a..b) or one over 63 bytes: not even asked for
-            raise UpstreamError(
-                "connect_failed", "cannot connect to the upstream: the service's host is no valid name"
-            ) from None
+            transport, connection = await loop.create_connection(
+                factory, sock=dialled.socket, ssl=tls, server_hostname=None if tls is None else self.host
+            )
         except OSError as error:
-            raise UpstreamError("connect_failed", f"cannot connect to the upstream: {_reason(error)}") from None
-        return [(family, str(address[0]), int(address[1])) for family, _, _, _, address in infos]
+            if isinstance(error, TimeoutError) and not error.errno:
+                raise
+            if tls is not None:
+                tls.forget(self.host)
+            raise _FailedError(_tls_reason(error)) from None
+        return Opened(connection, dialled.candidate.address[0], transport.get_extra_info("ssl_object"))
 
 
-def _tls(authorities: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=authorities)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(_ALPN)
-    return context
+def _judged(dialled: Dialled, candidates: list[Candidate], resolver: Resolver) -> Candidate | None:
+    """The candidate that answered, if any: it and those that failed are taken out of the list."""
+    for failed in dialled.failed:
+        candidates.remove(failed)
+        resolver.avoid(failed)
+    for slow in dialled.slow:
+        resolver.avoid(slow)
+    if dialled.candidate is not None:
+        candidates.remove(dialled.candidate)
+        resolver.trust(dialled.candidate)
+    return dialled.candidate
 
 
-@cache
-def _system_tls() -> ssl.SSLContext:
-    """One for all services: loading the system's authorities takes some 20 ms. A file of a service's own is read again
-    for each address, because it may have changed when the configuration is loaded again."""
-    return _tls(None)
+def _connect_failed(reason: str) -> UpstreamError:
+    return UpstreamError("connect_failed", f"cannot connect to the upstream: {reason}")
 
 
-def _reason(error: OSError) -> str:
-    """What went wrong, without addresses: the message goes to callers."""
+def _tls_reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS certificate refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
-    if isinstance(error, socket.gaierror):
-        return f"its name was not resolved ({error.strerror})"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, ConnectionResetError):
-        return "connection reset"
-    return error.strerror or type(error).__name__
+    if isinstance(error, ConnectionAbortedError):  # so both loops end a handshake of 60 s
+        return "TLS: the handshake took too long"
+    return reason_of(error)

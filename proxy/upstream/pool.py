@@ -3,23 +3,30 @@
 Only the event loop's thread touches a pool, and nothing awaits between a look at its state and a change of it. The
 mutable state is `_members` and `_connecting` (together: the places taken), `_idle` (members that serve nobody) and
 `_waiters` (callers at the limit). A place changes hands directly, so that no newcomer overtakes who waits.
+
+While connections are open, the upstream's name is looked up again in the background; those to an address that it has no
+longer serve no new request. Nothing of that, and nothing of TLS sessions, is work for a request on a warm connection.
 """
 
 import asyncio
+import math
+import ssl
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from proxy.errors import TargetUnusableError, UpstreamError
 from proxy.outbox import Outbox
 from proxy.upstream.address import Address
 from proxy.upstream.connection import Connection
+from proxy.upstream.resolver import REFRESH_S, Resolver
 
 IDLE_S: Final = 60.0
 """An idle connection is closed after this: before the 60 s of cloud load balancers and nginx's 75 s close it under a
 request. Servers that close earlier (uvicorn: 5 s) are heard, because an idle connection is read."""
 AGE_S: Final = 600.0
-"""A connection serves no new request after this, so that a changed DNS answer is followed within ten minutes."""
+"""A connection serves no new request after this, so that machines that joined an upstream behind one unchanged address
+get their share within ten minutes. Changed addresses are followed sooner, see `resolver`."""
 
 
 class Pool:
@@ -27,14 +34,15 @@ class Pool:
 
     `connect_timeout_ms` bounds the wait for a place and the wait for a connection, each; 0 = no limit.
     `max_connections` counts idle ones and those being made too, 0 = no limit. `clock` gives seconds, monotonic.
-    Raises AuthoritiesError where the address's authorities cannot be read: whoever adopts a configuration makes its
-    pools then, and not under the first request.
+    `resolver` (None: one of its own) is shared by the pools of a worker. Raises TlsFilesError where the files of the
+    address's TLS cannot be used: whoever adopts a configuration makes its pools then, and not under the first request.
     """
 
     def __init__(
         self,
         address: Address,
         *,
+        resolver: Resolver | None = None,
         connect_timeout_ms: int = 5000,
         max_connections: int = 0,
         idle_s: float = IDLE_S,
@@ -49,15 +57,22 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time if clock is None else clock
         self._outbox = Outbox(self._loop)
-        self._members: set[Connection] = set()
+        # Value: the address that it leads to.
+        self._members: dict[Connection, str] = {}
+        # TLS of connections in their first exchange: what they learn in it is looked at when they come back.
+        self._handshaken: dict[Connection, ssl.SSLObject] = {}
         self._connecting = 0
         self._idle: OrderedDict[Connection, None] = OrderedDict()
         # Value: must the connection be fresh? A waiter is given a connection, or None: a place to open one in.
         # Bounded by the worker's max_inflight_requests (each waiter is a request) and, in time, by the connect timeout.
         self._waiters: OrderedDict[asyncio.Future[Connection | None], bool] = OrderedDict()
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._refresh_timer: asyncio.TimerHandle | None = None
         self._closed = False
-        _ = address.tls  # loads the authorities now instead of under the first request
+        self._tls = address.tls  # loads its files now instead of under the first request
+        self._resolver = Resolver() if resolver is None else resolver
+        if address.named:
+            self._resolver.watch(address.dialled[0], self._on_address_gone)
 
     def __repr__(self) -> str:
         where = f"{self.address.host}:{self.address.port}"
@@ -101,6 +116,8 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """The exchange is over, well or not: the connection is kept if it can serve another one, else closed."""
+        if self._handshaken:
+            self._remember_session(connection)
         if not connection.finish() or self._closed or self._clock() - connection.created_at >= self._age_s:
             connection.abort()
         else:
@@ -120,9 +137,11 @@ class Pool:
     def close(self) -> None:
         """Close all idle connections now, and the others when they are released."""
         self._closed = True
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
-            self._sweep_timer = None
+        for timer in (self._sweep_timer, self._refresh_timer):
+            if timer is not None:
+                timer.cancel()
+        self._sweep_timer = self._refresh_timer = None
+        self._resolver.unwatch(self.address.dialled[0], self._on_address_gone)
         for connection in list(self._idle):
             connection.abort()
 
@@ -218,8 +237,11 @@ class Pool:
     async def _connect(self) -> Connection:
         """Turn a place into a member, or give it back."""
         connection: Connection | None = None
+        peer = ""
         try:
-            connection = await self.address.connect(self._new_connection, self._connect_timeout_ms)
+            connection, peer, handshaken = await self.address.connect(
+                self._new_connection, self._connect_timeout_ms, self._resolver
+            )
             if connection.closed:
                 raise UpstreamError("connect_failed", "cannot connect to the upstream: closed at once")
         finally:
@@ -227,8 +249,11 @@ class Pool:
             if connection is None or connection.closed:
                 self._give_place()
             else:
-                self._members.add(connection)
+                self._members[connection] = peer
         connection.created_at = self._clock()
+        if handshaken is not None:
+            self._handshaken[connection] = handshaken
+        self._arm_refresh()
         return connection
 
     def _new_connection(self) -> Connection:
@@ -236,6 +261,33 @@ class Pool:
 
     def _on_closed(self, connection: Connection) -> None:
         if connection in self._members:  # else it ended while it was being made
-            self._members.discard(connection)
+            del self._members[connection]
             self._idle.pop(connection, None)
             self._give_place()
+
+    # ------------------------------------------------------------------------------------------------- what changes
+
+    def _arm_refresh(self) -> None:
+        if self.address.named and self._refresh_timer is None and not self._closed:
+            self._refresh_timer = self._loop.call_later(REFRESH_S, self._on_refresh_timer)
+
+    def _on_refresh_timer(self) -> None:
+        self._refresh_timer = None
+        if self._members:
+            self._resolver.refresh(self.address.dialled[0])
+            self._arm_refresh()
+
+    def _on_address_gone(self, present: Collection[str]) -> None:
+        """The name has only these addresses now."""
+        for connection, peer in list(self._members.items()):
+            if peer in present:
+                continue
+            if connection in self._idle:
+                connection.abort()
+            else:
+                connection.created_at = -math.inf  # past its age: closed when it is released
+
+    def _remember_session(self, connection: Connection) -> None:
+        handshaken = self._handshaken.pop(connection, None)
+        if handshaken is not None and self._tls is not None:
+            self._tls.remember(handshaken)

@@ -8,9 +8,11 @@ when their requests are over. A request that began under an older generation is 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from proxy.config.targets import Service
-from proxy.upstream.address import Address, AuthoritiesError
+from proxy.config.targets import Egress, Service, Tls
+from proxy.upstream.address import Address
 from proxy.upstream.pool import Pool
+from proxy.upstream.resolver import Resolver
+from proxy.upstream.tls import TlsFilesError
 
 
 class Place(NamedTuple):
@@ -20,7 +22,8 @@ class Place(NamedTuple):
     scheme: str
     host: str
     port: int
-    tls_ca: str | None
+    tls: Tls
+    egress: Egress | None
     connect_timeout_ms: int
     max_connections: int
 
@@ -31,6 +34,7 @@ class Pools:
     def __init__(self) -> None:
         self._of: dict[Service, Pool] = {}
         self._by_place: dict[Place, Pool] = {}
+        self._resolver = Resolver()
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(self._by_place.values())
@@ -41,23 +45,26 @@ class Pools:
         if pool is None:
             pool = self._by_place.get(_place(service))
         if pool is None:  # of a request that began before the service went: connections that nobody will use again
-            pool = _pool(_place(service))
+            pool = self._pool(_place(service))
             pool.close()
         return pool
 
     def adopt(self, services: Iterable[Service]) -> None:
         """These are the services from now on.
 
-        AuthoritiesError where a service's `tls.ca` cannot be used; it says which, and everything is as it was.
+        TlsFilesError where a file of a service's `tls` cannot be used; it says which, and everything is as it was.
         """
         of: dict[Service, Pool] = {}
         by_place: dict[Place, Pool] = {}
         for service in services:
             place = _place(service)
             try:
-                of[service] = by_place[place] = self._by_place.get(place) or _pool(place)
-            except AuthoritiesError as error:
-                raise AuthoritiesError(f"service {service.name}: tls.ca: {error}") from None
+                of[service] = by_place[place] = self._by_place.get(place) or self._pool(place)
+            except TlsFilesError as error:
+                for pool in of.values():
+                    if pool not in self._by_place.values():
+                        pool.close()  # it listens to the resolver
+                raise TlsFilesError(f"service {service.name}: {error}") from None
         retired = [pool for place, pool in self._by_place.items() if place not in by_place]
         self._of, self._by_place = of, by_place
         for pool in retired:
@@ -68,6 +75,14 @@ class Pools:
         for pool in self._by_place.values():
             pool.close()
 
+    def _pool(self, place: Place) -> Pool:
+        return Pool(
+            Address(place.scheme, place.host, place.port, place.tls, place.egress),
+            resolver=self._resolver,
+            connect_timeout_ms=place.connect_timeout_ms,
+            max_connections=place.max_connections,
+        )
+
 
 def _place(service: Service) -> Place:
     return Place(
@@ -75,15 +90,8 @@ def _place(service: Service) -> Place:
         service.scheme,
         service.host,
         service.port,
-        service.tls_ca,
+        service.tls,
+        service.egress,
         service.connect_timeout_ms,
         service.max_connections,
-    )
-
-
-def _pool(place: Place) -> Pool:
-    return Pool(
-        Address(place.scheme, place.host, place.port, place.tls_ca),
-        connect_timeout_ms=place.connect_timeout_ms,
-        max_connections=place.max_connections,
     )

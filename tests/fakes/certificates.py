@@ -32,6 +32,14 @@ class Authority:
 
     def server_context(self, *names: str, expired: bool = False, self_signed: bool = False) -> ssl.SSLContext:
         """A server's TLS context with a certificate for these host names or IP addresses."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(*names, expired=expired, self_signed=self_signed))
+        return context
+
+    def issue(
+        self, *names: str, expired: bool = False, self_signed: bool = False, passphrase: bytes | None = None
+    ) -> Path:
+        """A PEM file with a key and its certificate, whose subject is the first name; for servers and clients."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         subject = _name(names[0])
@@ -47,15 +55,23 @@ class Authority:
             .sign(issuer_key, hashes.SHA256())
         )
         path = self._folder / f"{key.public_key().public_numbers().x:x}.pem"
+        encryption = (
+            serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase)
+        )
         path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
+
+
+def halves(pem: Path) -> tuple[Path, Path]:
+    """The certificate and the key of one file, in a file each."""
+    key, begin, certificate = pem.read_text().partition("-----BEGIN CERTIFICATE-----")
+    paths = pem.with_suffix(".certificate.pem"), pem.with_suffix(".key.pem")
+    paths[0].write_text(begin + certificate)
+    paths[1].write_text(key)
+    return paths
 
 
 def _name(text: str) -> x509.Name:

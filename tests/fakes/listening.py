@@ -11,20 +11,20 @@ READ_BUFFER_BYTES = 16384
 
 
 class Listening:
-    """Listens on 127.0.0.1, or where `host` says, from `__aenter__` to `__aexit__`."""
+    """Listens on 127.0.0.1, or where `host` says, from `__aenter__` to `__aexit__`; on any free port, or on `port`."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self._tls = tls
         self._host = host
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.faults: list[BaseException] = []
         """What went wrong in the listener itself (not: the other side left)."""
-        self.port = 0
+        self.port = port
 
     async def __aenter__(self) -> Self:
         # Small kernel buffers (inherited by what is accepted), for the same reason as READ_BUFFER_BYTES.
-        listener = socket.create_server((self._host, 0))
+        listener = socket.create_server((self._host, self.port))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_BUFFER_BYTES)
         listener.setblocking(False)
         self.port = listener.getsockname()[1]

@@ -7,6 +7,7 @@ skipped; in CI, which installs them and sets REAL_PROGRAMS=required, a missing o
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -107,3 +108,29 @@ http {{
     (folder / "access.log").touch()
     async with started(path, "-e", f"{folder}/error.log", "-c", str(configuration), port=port):
         yield Nginx(folder, port)
+
+
+class Tinyproxy:
+    """A running tinyproxy on `port` of 127.0.0.1."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.port = port
+        self._log = log
+
+    @property
+    def connects(self) -> list[str]:
+        """The targets of the CONNECTs that it was asked for, refused ones included."""
+        return re.findall(r"\): CONNECT (\S+)", self._log.read_text(encoding="utf-8", errors="backslashreplace"))
+
+
+@contextlib.asynccontextmanager
+async def tinyproxy(folder: Path, *lines: str) -> AsyncIterator[Tinyproxy]:
+    """A real egress proxy, with further lines of configuration (`BasicAuth team s3cret`); files in `folder`."""
+    path = program("tinyproxy")
+    port, log = free_port(), folder / "tinyproxy.log"
+    configuration = folder / "tinyproxy.conf"
+    said = (f"Port {port}", "Listen 127.0.0.1", "Allow 127.0.0.1", "MaxClients 50", f'LogFile "{log}"', "LogLevel Info")
+    configuration.write_text("\n".join((*said, *lines)) + "\n", encoding="utf-8")
+    log.touch(mode=0o666)
+    async with started(path, "-d", "-c", str(configuration), port=port):
+        yield Tinyproxy(port, log)

@@ -110,8 +110,8 @@ class Received:
 class Scripted(Listening):
     """See the module."""
 
-    def __init__(self, *steps: Step, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
-        super().__init__(tls=tls, host=host)
+    def __init__(self, *steps: Step, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(tls=tls, host=host, port=port)
         self._scripts: list[Sequence[Step]] = [steps]
         self._accepted = asyncio.Condition()
         self.connections: list[Received] = []
@@ -221,20 +221,21 @@ class Scripted(Listening):
 class Unaccepting:
     """A listener whose queue is full, so that a further connect gets no answer at all (Linux drops its SYN)."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = socket.socket()
         self._fillers: list[socket.socket] = []
-        self.port = 0
+        self._host = host
+        self.port = port
 
     def __enter__(self) -> Self:
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind((self._host, self.port))
         self._listener.listen(0)
         self.port = self._listener.getsockname()[1]
         # A queue of 0 takes one connection; two more attempts make sure that it is full whatever the kernel counts.
         for _ in range(3):
             filler = socket.socket()
             filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", self.port))
+            filler.connect_ex((self._host, self.port))
             self._fillers.append(filler)
         return self
 

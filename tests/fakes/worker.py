@@ -84,7 +84,7 @@ def document_of(
 @contextlib.asynccontextmanager
 async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
     """Serve `document` on a free port of 127.0.0.1."""
-    snapshot = compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 7)
+    snapshot = compile_snapshot(config_file.parse(orjson.dumps(document).decode(), {}, "test"), 7, {})
     worker = FakeWorker()
     spool = tempfile.TemporaryDirectory()
     worker.holding = Holding(

@@ -1,6 +1,8 @@
 """One generation of the configuration after the other, as a worker takes them: what stays warm, and what goes."""
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -9,10 +11,10 @@ import pytest
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.snapshot import Snapshot
-from proxy.upstream.address import AuthoritiesError
+from proxy.upstream.tls import TlsFilesError
 from tests.e2e.two_targets import OK, answer, ask, record_of
 from tests.fakes.certificates import Authority
-from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
+from tests.fakes.scripted import ReadHead, ReadRequest, Scripted, Send, Tell, Wait
 from tests.fakes.worker import FakeWorker, document_of, running
 
 
@@ -55,6 +57,38 @@ async def test_connections_go_where_it_is_another(change: dict[str, Any]) -> Non
             assert len(upstream.connections) == 2
 
 
+async def test_connections_go_where_a_file_has_another_content(tmp_path: Path) -> None:
+    """A client certificate that was renewed at its place."""
+    authority, shown = Authority(tmp_path), tmp_path / "client.pem"
+    shutil.copy(authority.issue("search-team"), shown)
+    async with Scripted(*OK, tls=authority.server_context("127.0.0.1")) as upstream:
+        tls = {"ca": str(authority.ca_file), "certificate": str(shown)}
+        document = document_of(f"https://127.0.0.1:{upstream.port}", service={"tls": tls})
+        async with running(document) as worker:
+            for generation, certificate in ((8, None), (9, authority.issue("search-team"))):
+                assert (await ask(worker)).status == 200
+                if certificate is not None:
+                    shutil.copy(certificate, shown)
+                swap(worker, snapshot_of(document, generation))
+                assert len(upstream.connections) == 1
+            await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
+            assert (await ask(worker)).status == 200
+            assert len(upstream.connections) == 2
+
+
+async def test_connections_go_where_the_way_is_another() -> None:
+    tunnel = Send(b"HTTP/1.1 200 OK\r\n\r\n")
+    async with Scripted(*OK) as upstream, Scripted(ReadHead(), tunnel, *OK) as proxy:
+        document = document_of(f"http://127.0.0.1:{upstream.port}")
+        async with running(document) as worker:
+            assert (await ask(worker)).status == 200
+            document["services"][0]["egress_proxy"] = f"http://127.0.0.1:{proxy.port}"
+            swap(worker, snapshot_of(document, 8))
+            await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
+            assert (await ask(worker)).status == 200
+            assert (len(upstream.connections), len(proxy.connections)) == (1, 1)
+
+
 async def test_a_request_ends_under_the_generation_that_it_began_with() -> None:
     asked, go = asyncio.Event(), asyncio.Event()
     script = (ReadRequest(), Tell(asked), Wait(go), Send(answer(503)), ReadRequest(), Send(answer(200)))
@@ -91,7 +125,7 @@ async def test_a_generation_that_cannot_be_served_changes_nothing(tmp_path: Any)
             ca = Authority(tmp_path).ca_file
             bad = snapshot_of(document_of("https://127.0.0.1:1", service={"tls": {"ca": str(ca)}}), 8)
             ca.write_text("no certificate any more")
-            with pytest.raises(AuthoritiesError, match=r"service sim: tls\.ca"):
+            with pytest.raises(TlsFilesError, match=r"service sim: tls\.ca"):
                 worker.pipeline.adopt(bad)
             assert list(worker.pipeline._pools) == before
             assert (await ask(worker)).status == 200

@@ -39,6 +39,7 @@ ODD: list[tuple[list[tuple[str, Any]], str, str, str]] = [
     ([("services.0.headers", {"X-Key": "$HIDDEN"})], "services[0].headers.x-key", "like a variable", "with braces"),
     ([("services.0.headers", {"X-Key": "Basic $HIDDEN"})], "services[0].headers.x-key", "like a variable", "${NAME}"),
     ([("consumers.0.keys", ["$HIDDEN"])], "consumers[0].keys[0]", "looks like a variable", "${NAME} with braces"),
+    ([("services.0.tls.insecure", True)], "services[0].tls.insecure", "can read everything", "in tls.ca"),
     ([BY_MODEL("*", "gpt-*")], "model_apis[0].routing.by_model[1].match", "'gpt-*' fits '*' before", "narrower"),
     ([BY_MODEL("gpt-*", "gpt-?-mini")], "model_apis[0].routing.by_model[1].match", "fits 'gpt-*' before", "narrower"),
     ([BY_MODEL("qwen", "qwen")], "model_apis[0].routing.by_model[1].match", "every name that fits 'qwen'", "narrower"),

@@ -82,10 +82,6 @@ NOT_BUILT = [
     ("services.0.provider", "anthropic"),
     ("services.0.provider", "comfyui"),
     ("services.0.base_urls", {"openai": "https://example.com"}),
-    ("services.0.tls.certificate", "cert.pem"),
-    ("services.0.tls.key", "key.pem"),
-    ("services.0.tls.insecure", True),
-    ("services.0.egress_proxy", "http://proxy:3128"),
     ("services.0.image_paths", {"qwen-*": "sync"}),
     ("model_apis.0.scenario", "video"),
     ("model_apis.0.scenario", "speech"),
@@ -150,6 +146,9 @@ BUILT = [
     ("services.0.idle_timeout_ms", 1),
     ("services.0.total_timeout_ms", 1),
     ("services.0.max_connections", 1),
+    ("services.0.tls.insecure", True),
+    ("services.0.egress_proxy", "http://team:secret@proxy:3128"),
+    ("services.0.egress_proxy", "none"),
     ("services.0.propagate_trace", True),
     ("consumers.0.labels", {}),
     ("model_apis.0.protocols", ["openai", "dashscope"]),
@@ -203,7 +202,7 @@ def test_every_key_is_in_one_of_the_tables_above() -> None:
 
     told = {"model_apis.0.balance"} | {path for path, _ in NOT_BUILT} | {path for path, _ in BUILT}
     named = {"services.0.name", "consumers.0.name", "consumers.0.keys", "model_apis.0.name",
-             "model_apis.0.routing.single.service", "services.0.tls.ca",
+             "model_apis.0.routing.single.service", *(f"services.0.tls.{key}" for key in ("ca", "certificate", "key")),
              *(f"model_apis.0.routing.{way}.0.{key}" for way in ("by_model", "by_weight") for key in ENTRIES[way][0]),
              *(f"model_apis.0.fallback.0.{key}" for key in ENTRIES["fallback"][0])}  # fmt: skip
     assert set(leaves(Document, "")) - told == named
@@ -214,6 +213,7 @@ def test_reprs_show_no_secret() -> None:
         ("admin.token", "tok-secret"),
         ("services.0.headers", {"x-secret": "hdr-secret"}),
         ("services.0.base_url", "https://host-secret.example"),
+        ("services.0.egress_proxy", "http://team:proxy-secret@proxy.example"),
         ("consumers.0.keys", ["con-secret"]),
     )
     document = parse(text, {"DASHSCOPE_API_KEY": "key-secret"}, "test")

@@ -10,6 +10,7 @@ from proxy.config.file import parse
 from proxy.config.model import Document
 from proxy.config.places import is_loopback, parse_base_url
 from proxy.config.snapshot import Cooldown, Limits, Service, Single, Snapshot, Target
+from proxy.config.targets import PLAIN_TLS
 from proxy.config.values import digest_of_key
 from proxy.providers import PROVIDERS
 from tests.proxy.config.files import CONTRACT, ENVIRON, changed
@@ -34,7 +35,8 @@ def test_the_contracts_file() -> None:
     assert key.auth_headers == dict.fromkeys(["openai", "dashscope"], ((b"authorization", b"Bearer sk-dashscope"),))
     assert qwen.cooldown == Cooldown(failures=5, window_ms=30_000, base_ms=1000, max_ms=60_000)
     assert (qwen.connect_timeout_ms, qwen.idle_timeout_ms, qwen.total_timeout_ms) == (5000, 300_000, 0)
-    assert (qwen.max_connections, qwen.propagate_trace, qwen.tls_ca) == (0, False, None)
+    assert (qwen.max_connections, qwen.propagate_trace) == (0, False)
+    assert (qwen.tls, qwen.egress) == (PLAIN_TLS, None)
     (chat,) = snapshot.model_apis
     assert (chat.name, chat.scenario, chat.protocols, chat.auth) == ("chat", "text", ("openai",), "consumers")
     assert (chat.domains, chat.base_path, chat.consumers) == ((), "", None)

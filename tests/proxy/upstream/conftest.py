@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from proxy.config.targets import PLAIN_TLS, Egress, Tls
 from proxy.upstream.address import Address
 from proxy.upstream.pool import Pool
+from proxy.upstream.resolver import Lookup, Resolver
 from tests.fakes.certificates import Authority
 
 NewPool = Callable[..., Pool]
@@ -28,13 +31,28 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 async def new_pool() -> Any:
-    """Makes a pool for 127.0.0.1:port; closed at the end of the test, and then nothing of it may be left open."""
+    """Makes a pool for 127.0.0.1:port; closed at the end of the test, and then nothing of it may be left open.
+
+    `tls_ca`: a file of authorities. `lookup` stands for the operating system's resolver, whose answers a test cannot
+    have otherwise.
+    """
     pools: list[Pool] = []
 
     def make(
-        port: int, *, scheme: str = "http", host: str = "127.0.0.1", tls_ca: Path | None = None, **how: Any
+        port: int,
+        *,
+        scheme: str = "http",
+        host: str = "127.0.0.1",
+        tls_ca: Path | None = None,
+        tls: Tls = PLAIN_TLS,
+        egress: Egress | None = None,
+        lookup: Lookup | None = None,
+        **how: Any,
     ) -> Pool:
-        pools.append(Pool(Address(scheme, host, port, str(tls_ca) if tls_ca else None), **how))
+        if lookup is not None:
+            how["resolver"] = Resolver(lookup)
+        options = replace(tls, ca=str(tls_ca)) if tls_ca else tls
+        pools.append(Pool(Address(scheme, host, port, options, egress), **how))
         return pools[-1]
 
     yield make

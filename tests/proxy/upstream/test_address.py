@@ -2,17 +2,19 @@
 
 import asyncio
 import os
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.config.targets import Tls
 from proxy.errors import UpstreamError
-from proxy.upstream.address import Address, AuthoritiesError
+from proxy.upstream.address import Address
+from proxy.upstream.tls import TlsFilesError
 from tests.fakes.certificates import Authority
 from tests.fakes.gateway import free_port
+from tests.fakes.names import found
 from tests.fakes.scripted import ReadHead, Scripted, Send, Unaccepting
 from tests.proxy.upstream.conftest import NewPool
 
@@ -57,32 +59,8 @@ async def test_unknown_name(new_pool: NewPool) -> None:
     assert "its name was not resolved" in error.message
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """The operating system's answer, which a test cannot have otherwise."""
-    infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-
-    async def getaddrinfo(*_: Any, **__: Any) -> Any:
-        return infos
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-
-
-async def test_every_address_is_tried(new_pool: NewPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first refuses, the second swallows packets and gets its share of the time only, the third answers."""
-    async with Scripted(ReadHead(), Send(ANSWER)) as upstream:
-        with Unaccepting() as listener:
-            resolve_to(
-                monkeypatch, ("127.0.0.1", free_port()), ("127.0.0.1", listener.port), ("127.0.0.1", upstream.port)
-            )
-            pool = new_pool(1, host="three.invalid", connect_timeout_ms=200)
-            connection = await pool.acquire()
-            assert len(upstream.connections) <= 1
-            pool.release(connection)
-
-
-async def test_no_address(new_pool: NewPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch)
-    assert "has no address" in (await failure(new_pool(1, host="none.invalid"))).message
+async def test_no_address(new_pool: NewPool) -> None:
+    assert "has no address" in (await failure(new_pool(1, host="none.invalid", lookup=found()))).message
 
 
 async def test_cancelling_leaves_no_socket(new_pool: NewPool) -> None:
@@ -185,7 +163,7 @@ async def test_old_tls_is_refused(new_pool: NewPool, authority: Authority) -> No
 
 
 async def test_tls_context(authority: Authority) -> None:
-    address = Address("https", "localhost", 443, str(authority.ca_file))
+    address = Address("https", "localhost", 443, Tls(ca=str(authority.ca_file)))
     context = address.tls
     assert context is not None
     assert context is address.tls
@@ -203,14 +181,14 @@ async def test_authorities_that_cannot_be_read(new_pool: NewPool, tmp_path: Path
         (missing, "No such file or directory"),
         (tmp_path, "Is a directory"),
     ):
-        with pytest.raises(AuthoritiesError) as raised:
+        with pytest.raises(TlsFilesError) as raised:
             new_pool(443, scheme="https", tls_ca=path)
-        assert str(raised.value) == f"{str(path)!r} cannot be used: {reason}"
+        assert str(raised.value) == f"tls.ca: {str(path)!r} cannot be used: {reason}"
 
 
 async def test_system_authorities_are_loaded_once_and_files_each_time(authority: Authority) -> None:
     one, other = (Address("https", host, 443) for host in ("a.invalid", "b.invalid"))
     assert one.tls is other.tls
-    own, again = (Address("https", "a.invalid", 443, str(authority.ca_file)) for _ in range(2))
+    own, again = (Address("https", "a.invalid", 443, Tls(ca=str(authority.ca_file))) for _ in range(2))
     assert own.tls is not again.tls
     assert own.tls is not one.tls

@@ -496,9 +496,11 @@ async def test_abort_wakes_the_reader(new_pool: NewPool) -> None:
 
 
 async def test_closed_between_acquire_and_begin(new_pool: NewPool) -> None:
-    async with Scripted(Fin()) as upstream:
+    may_end = asyncio.Event()
+    async with Scripted(Wait(may_end), Fin()) as upstream:
         pool = new_pool(upstream.port)
         connection = await pool.acquire()
+        may_end.set()
         while not connection.closed:
             await asyncio.sleep(0)
         send(connection)
