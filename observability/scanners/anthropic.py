@@ -8,20 +8,11 @@ Input tokens are counted without those of the cache, which are added here. `mess
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import Reader, error_code_of, kind_of, text_of
+from observability.scanners.base import ERROR_PATHS, Reader, error_code_of, kind_of, text_of
 from observability.scanners.usage import COUNT_MAX, count_of
 from observability.wire.json_paths import Path, Paths
 
 _DELTA_KEYS = ("text", "thinking", "partial_json")  # a signature or a citation is no output
-_ENVELOPE: list[Path] = [
-    ("type",),
-    ("error",),
-    ("error", "code"),
-    ("error", "type"),
-    ("error", "message"),
-    ("code",),
-    ("request_id",),
-]
 _MESSAGE: list[Path] = [("id",), ("model",), ("usage",), ("stop_reason",)]
 
 
@@ -32,10 +23,10 @@ class MessagesReader(Reader):
 
     paths: ClassVar[Paths] = Paths(
         [
-            *_ENVELOPE,
+            *ERROR_PATHS,
+            ("type",),
             *_MESSAGE,
-            ("message",),  # of an error; of message_start it is looked into
-            *(("message", *path) for path in _MESSAGE),
+            *(("message", *path) for path in _MESSAGE),  # of message_start
             ("delta", "stop_reason"),
             *(("delta", key) for key in _DELTA_KEYS),
         ],
@@ -117,7 +108,7 @@ class CountTokensReader(MessagesReader):
 
     __slots__ = ()
 
-    paths: ClassVar[Paths] = Paths([*_ENVELOPE, ("message",), ("input_tokens",)])
+    paths: ClassVar[Paths] = Paths([*ERROR_PATHS, ("type",), ("input_tokens",)])
 
     def body(self, document: dict[str, Any]) -> None:
         """A whole answer."""

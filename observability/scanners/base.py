@@ -15,7 +15,7 @@ from observability.findings import Findings
 from observability.scanners.sparse import event_document, sparse_document
 from observability.wire.decode import Decoder
 from observability.wire.json_fields import JsonFields
-from observability.wire.json_paths import Paths
+from observability.wire.json_paths import Path, Paths
 from observability.wire.sse import Part, SseSplitter
 
 WHOLE_BYTES_MAX = 65536
@@ -24,6 +24,18 @@ TEXT_MAX = 256
 """Characters kept of an id, a model name or a code."""
 CHOICES_MAX = 128
 """The OpenAI protocol's own limit of `n`."""
+
+ERROR_PATHS: list[Path] = [
+    ("error",),
+    ("error", "code"),
+    ("error", "type"),
+    ("error", "message"),
+    ("object",),
+    ("code",),
+    ("message",),
+    ("request_id",),
+]
+"""Wanted of every answer, for `error_code_of`."""
 
 _EARLY_LOADS_MAX = 4
 # A body may be whole before its connection says so; after this many pieces that only looked like its end we wait.

@@ -9,7 +9,7 @@ come as an event named `error`, or as a document with a `code`, whatever the sta
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import CHOICES_MAX, Choices, Reader, error_code_of, index_of, text_of
+from observability.scanners.base import CHOICES_MAX, ERROR_PATHS, Choices, Reader, error_code_of, index_of, text_of
 from observability.scanners.usage import count_of, read_usage
 from observability.wire.json_paths import Path, Paths
 
@@ -17,17 +17,7 @@ _MESSAGE_KEYS = ("content", "reasoning_content", "tool_calls")
 _PART_KEYS = ("text", "image", "audio", "video")
 _AUDIO_KEYS = ("data", "url")
 
-
-ENVELOPE: list[Path] = [
-    ("request_id",),
-    ("usage",),
-    ("code",),
-    ("message",),
-    ("error",),
-    ("error", "code"),
-    ("error", "type"),
-    ("error", "message"),
-]
+ENVELOPE: list[Path] = [("usage",), *ERROR_PATHS]
 """Wanted of every answer."""
 _OUTPUT: list[Path] = [
     ("text",),

@@ -9,27 +9,23 @@ stream is complete.
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import CHOICES_MAX, Choices, Reader, error_code_of, index_of, kind_of, text_of
+from observability.scanners.base import (
+    CHOICES_MAX,
+    ERROR_PATHS,
+    Choices,
+    Reader,
+    error_code_of,
+    index_of,
+    kind_of,
+    text_of,
+)
 from observability.scanners.usage import read_usage
 from observability.wire.json_paths import Path, Paths
 
 # content first: it is what most events carry. `reasoning` is vLLM's and OpenRouter's name of reasoning_content.
 _OUTPUT_KEYS = ("content", "reasoning_content", "tool_calls", "reasoning", "refusal", "function_call", "audio")
 
-ENVELOPE: list[Path] = [
-    ("id",),
-    ("model",),
-    ("usage",),
-    ("object",),
-    ("type",),
-    ("error",),
-    ("error", "code"),
-    ("error", "type"),
-    ("error", "message"),
-    ("code",),
-    ("message",),
-    ("request_id",),
-]
+ENVELOPE: list[Path] = [("id",), ("model",), ("usage",), ("type",), *ERROR_PATHS]
 """Wanted of every answer."""
 _CHOICE: list[Path] = [("choices", "*", "index"), ("choices", "*", "finish_reason")]
 
