@@ -15,8 +15,8 @@ from pathlib import Path
 
 
 class Cell(IntEnum):
-    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION, HEARTBEAT, DRAIN_MS and HELD_*
-    only grow."""
+    """The columns of a row. All but ACTIVE, CONNECTIONS, QUEUED_BYTES, GENERATION, HEARTBEAT, DRAIN_MS, REPLACED
+    and HELD_* only grow."""
 
     STARTED = 0
     """Requests that a worker began to serve (each owes one record)."""
@@ -43,6 +43,8 @@ class Cell(IntEnum):
     """When the worker's event loop last turned, in ms of CLOCK_MONOTONIC; 0 before it serves."""
     DRAIN_MS = 15
     """How long the worker may take to drain as it is configured now, in ms; UNLIMITED: for ever; 0: it did not say."""
+    REPLACED = 16
+    """1 from when another worker serves the slot in this one's place; the supervisor writes it."""
 
 
 CELLS = 24
@@ -100,9 +102,13 @@ class Board:
         """The rows of one slot."""
         return tuple(self.row(lane * self.slots + slot) for lane in range(LANES))
 
+    def serving(self, slot: int) -> list[memoryview]:
+        """The rows of those who take connections of a slot: one, two for a moment, or none."""
+        return [row for row in self.lanes(slot) if row[Cell.GENERATION] and not row[Cell.REPLACED]]
+
     def generation(self, slot: int) -> int:
-        """The configuration generation in force in a slot; 0: nobody serves it."""
-        return max(int(row[Cell.GENERATION]) for row in self.lanes(slot))
+        """The configuration generation in force in a slot, of two the earlier; 0: nobody serves it."""
+        return min((int(row[Cell.GENERATION]) for row in self.serving(slot)), default=0)
 
     def total(self, cell: Cell) -> int:
         """The sum of one column."""
@@ -121,6 +127,6 @@ class Board:
         row[Cell.DROPPED_WORKER_LOST] += lost
         row[Cell.HANDED] = row[Cell.STARTED]
         row[Cell.ACTIVE] = row[Cell.CONNECTIONS] = row[Cell.QUEUED_BYTES] = 0
-        row[Cell.GENERATION] = row[Cell.HEARTBEAT] = row[Cell.DRAIN_MS] = 0
+        row[Cell.GENERATION] = row[Cell.HEARTBEAT] = row[Cell.DRAIN_MS] = row[Cell.REPLACED] = 0
         row[Cell.HELD_DISK_BYTES] = row[Cell.HELD_MEMORY_BYTES] = 0
         return lost

@@ -79,9 +79,11 @@ class HostCollector(Collector):
         ):
             family = GaugeMetricFamily(names.prometheus_name(name, unit), text, labels=("worker",))
             for slot in range(self._board.slots):
-                values = [row[cell] for row in self._board.lanes(slot)]
-                # two workers share a slot while one is replaced: together they have its requests, one its generation
-                family.add_metric((str(slot),), max(values) if cell == Cell.GENERATION else sum(values))
+                if cell == Cell.GENERATION:
+                    value = self._board.generation(slot)
+                else:  # two workers share a slot while one is replaced
+                    value = sum(row[cell] for row in self._board.lanes(slot))
+                family.add_metric((str(slot),), value)
             yield family
 
 

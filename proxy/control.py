@@ -42,9 +42,11 @@ from proxy import runtime
 from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import parse
 from proxy.config.model import Document
+from proxy.config.seal import VARIABLE as SEAL_KEY
+from proxy.config.seal import plain_of
 from proxy.heartbeat import now_ms, silent_slots
-from proxy.link import Links
-from proxy.reload import Reload
+from proxy.link import Links, offer_line
+from proxy.reload import Generation, Reload
 from proxy.state import Kept, StateError, StateFolder, read_kept
 
 BAD_CONFIGURATION = 2
@@ -190,31 +192,35 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the configuration comes from."""
+    """Where the configuration comes from, and what it says."""
 
     file: Path
     """The user's."""
-    kept: Path
-    """The copy of what is in force."""
+    folder: Path
+    """Of the copy of what is in force."""
+    kept: Kept
+    document: Document
     options: Mapping[str, Any]
     """Of the command line, in place of the file's own keys."""
+    seal_key: str
 
 
-async def run(host: Host, source: Source, kept: Kept, document: Document, listener: socket.socket) -> None:
+async def run(host: Host, source: Source, listener: socket.socket) -> None:
     """Serve until SIGTERM."""
     progress = Progress(host)
     links = Links(progress.look)
     host.failures = links.failures
+    kept, document = source.kept, source.document
 
-    def announce(generation: int, document: Document) -> None:
-        host.generation, host.token = generation, document.admin.token
-        links.announce(generation, document.model_dump(exclude_unset=True))
+    def announce(generation: Generation) -> None:
+        host.generation, host.token = generation.number, generation.document.admin.token
+        links.announce(generation.number, generation.seal, generation.line)
         progress.begin()
 
-    state = StateFolder(source.kept.parent, lock=False)
-    reload = Reload(source.file, state, kept, document, source.options, announce)
+    state = StateFolder(source.folder, lock=False)
+    reload = Reload(source.file, state, kept, document, source.options, source.seal_key, announce)
     host.refused = lambda: reload.refused
-    links.announce(kept.generation, document.model_dump(exclude_unset=True))
+    links.announce(kept.generation, kept.seal, offer_line(kept.generation, kept.seal, plain_of(document)))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -222,6 +228,7 @@ async def run(host: Host, source: Source, kept: Kept, document: Document, listen
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     await links.listen(host.runtime)
     following = asyncio.create_task(reload.run())
+    following.add_done_callback(lambda _: stop.set())  # without it this process is worth nothing: begin again
     runner = web.AppRunner(application(host), access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     await web.SockSite(runner, listener).start()
@@ -248,9 +255,11 @@ def main() -> int:
     except (ConfigError, StateError) as error:
         sys.stderr.write(f"{error}\n")
         return BAD_CONFIGURATION
-    host = Host(options.runtime, Board.open(options.runtime / runtime.BOARD), kept.generation, document.admin.token)
-    source = Source(options.file, options.config, options.options)
-    asyncio.run(run(host, source, kept, document, socket.socket(fileno=options.fd)))
+    board = Board.open(options.runtime / runtime.BOARD)
+    host = Host(options.runtime, board, kept.generation, document.admin.token)
+    seal_key = os.environ[SEAL_KEY]
+    source = Source(options.file, options.config.parent, kept, document, options.options, seal_key)
+    asyncio.run(run(host, source, socket.socket(fileno=options.fd)))
     return 0
 
 

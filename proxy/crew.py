@@ -15,6 +15,7 @@ class Crew:
     def __init__(self, specs: Sequence[Sequence[ChildSpec]]) -> None:
         self._lanes = [[Child(spec) for spec in lanes] for lanes in specs]
         self._serving = [0] * len(specs)
+        self._coming: set[int] = set()
         self._places = {
             child: (slot, lane) for slot, lanes in enumerate(self._lanes) for lane, child in enumerate(lanes)
         }
@@ -41,12 +42,25 @@ class Crew:
         slot, lane = self._places[child]
         return self._serving[slot] == lane
 
+    def alone(self, child: Child) -> bool:
+        """It serves a slot whose socket nobody else is about to take connections from."""
+        return self.serves(child) and self.slot(child) not in self._coming
+
     def spare(self, slot: int) -> Child:
         """The other lane of a slot, in which a replacement can be started once it has no process."""
         return self._lanes[slot][1 - self._serving[slot]]
 
+    def begin(self, slot: int) -> None:
+        """A replacement is about to be started in the other lane."""
+        self._coming.add(slot)
+
+    def abandon(self, slot: int) -> None:
+        """It does not come."""
+        self._coming.discard(slot)
+
     def promote(self, slot: int) -> Child:
         """The other lane serves from now on. Answers who did until now."""
+        self._coming.discard(slot)
         replaced = self._lanes[slot][self._serving[slot]]
         self._serving[slot] = 1 - self._serving[slot]
         return replaced

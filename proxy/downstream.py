@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.cors import with_lines
 from proxy.edge import Edge
 from proxy.headers import connection_line
 
@@ -18,6 +19,9 @@ class DownstreamResponse(web.StreamResponse):
 
     aiohttp only sees that it is over: `prepare` and `write_eof` do nothing, `keep_alive` is ours.
     """
+
+    cors: bytes | None = None
+    """Lines that let a page read the answer, in place of the upstream's; None: no page asked."""
 
     def __init__(self, edge: Edge) -> None:  # not super().__init__: it builds a header map that nobody would read
         self._edge = edge
@@ -39,6 +43,8 @@ class DownstreamResponse(web.StreamResponse):
         if self._keep_alive and self._edge.last_request:
             self._keep_alive = False
             head = _closing(head)
+        if self.cors is not None:
+            head = with_lines(head, self.cors)
         self._status = status
         self._chunks = framing == "chunked"
         self._edge.open_ended = framing == "eof"

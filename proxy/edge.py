@@ -7,6 +7,8 @@ aiohttp parses requests. What it decides by itself and a gateway must decide is 
   under `REFUSAL`: answered in JSON, recorded, and the offending line is shown to nobody.
 * Answers are written by `proxy.downstream`: head bytes as they are given, and a cut answer is cut, never ended.
 * A connection above `max_connections` is the newcomer's trouble: its first request is refused, and it does not stay.
+* TLS has no FIN of one direction: an answer's end over it is told by close_notify, and a cut that must look like one
+  does without.
 * One sweep over all connections in place of a timer for each wait: slow heads, slow bodies, readers that take nothing,
   and clients that left while their upload was paused (no read, so no EOF: only the TCP state tells).
 """
@@ -24,6 +26,7 @@ from observability.log import get_logger
 from proxy import tcp
 from proxy.config.snapshot import Limits
 from proxy.errors import GatewayError
+from proxy.forwarded import ProxyHeader
 from proxy.intake import Intake, refusal_of
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ REFUSAL: Final = web.RequestKey("sluiceway.refusal", GatewayError)
 
 READ_BUFFER_BYTES: Final = 65536
 """aiohttp pauses a body above twice this; its default of 512 KiB costs 1.1 MiB for each throttled upload."""
+LINGERING_S: Final = 5.0
+"""How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
+TLS_BUFFER_BYTES: Final = 65536
+"""What is read ahead, and written ahead, of TLS before the one or the other is paused: as without it. uvloop's own are
+256 and 512 KiB."""
 SURPLUS_S: Final = 1.0
 """How long a connection above `max_connections` may take for its first head, and to leave once it is answered."""
 
@@ -46,7 +54,18 @@ _NO_WRITER: Final = cast(AbstractStreamWriter, None)
 class Edge(Intake):
     """One client connection."""
 
-    __slots__ = ("_awaited", "_taken", "_taken_at", "channel", "idle_at", "open_ended", "outbox", "written_bytes")
+    __slots__ = (
+        "_awaited",
+        "_closing",
+        "_taken",
+        "_taken_at",
+        "channel",
+        "idle_at",
+        "open_ended",
+        "outbox",
+        "secure",
+        "written_bytes",
+    )
 
     def __init__(self, server: "EdgeServer", **options: Any) -> None:
         super().__init__(server, **options)
@@ -63,12 +82,22 @@ class Edge(Intake):
         """Since when a next request is awaited, where none is running."""
         self.written_bytes = 0
         """Answer bytes handed to the transport; less what it still holds, they are what the reader took."""
+        self.secure = False
+        """Over TLS."""
+        self._closing = False  # over TLS: what is written goes out, then close_notify, then the client's is awaited
 
     # -- connection --------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.channel = self.transport
+        self.channel = channel = cast(Any, self.transport)
+        if self.secure:
+            channel.set_read_buffer_limits(TLS_BUFFER_BYTES)
+            channel.set_write_buffer_limits(TLS_BUFFER_BYTES)
+        else:
+            proxies = self._server.trusted_proxies
+            if proxies is not None and self.peername is not None and proxies.trusts(str(self.peername[0])):
+                self._introduction = ProxyHeader()
         if self._server.full:
             self._surplus_at = time.monotonic()
             self._server.surplus += 1
@@ -163,8 +192,11 @@ class Edge(Intake):
         super()._process_keepalive()
 
     async def _linger(self) -> None:
-        """FIN, and for a while what the client still sends is read: closed at once, it might see a reset, no answer."""
-        if self.transport is None or self.transport.is_closing():
+        """FIN, and for a while what the client still sends is read: closed at once, it might see a reset, no answer.
+
+        TLS does the same when it is closed, which follows: close_notify, then it reads and drops.
+        """
+        if self.transport is None or self.transport.is_closing() or self.secure:
             return
         self.outbox.flush()
         self.transport.write_eof()
@@ -190,6 +222,9 @@ class Edge(Intake):
         self.outbox.flush()
         if self.open_ended:
             self.abort()
+        if self.secure and not self._closing:
+            self._closing = True
+            self._taken_at = time.monotonic()
         super().force_close()
 
     def abort(self) -> None:
@@ -202,12 +237,23 @@ class Edge(Intake):
         self._force_close = True
         channel.abort()
 
+    @property
+    def flushing(self) -> bool:
+        """Something that was written is still on its way to the client."""
+        channel = self.channel
+        if channel is None:
+            return False
+        return bool(channel.get_write_buffer_size() or (self.secure and tcp.unacknowledged(channel)))
+
     # -- time --------------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float, limits: Limits) -> None:
         """Judge what this connection is waiting for. Called a few times a second."""
         channel = self.channel
         if channel is None:
+            return
+        if self._closing:
+            self._judge_goodbye(channel, now, limits.write_idle_timeout_ms)
             return
         if self._surplus_at and not self._busy and now - self._surplus_at > SURPLUS_S:
             if self._heads.begun:
@@ -230,6 +276,18 @@ class Edge(Intake):
             self._taken = self.written_bytes - unsent
             self._taken_at = now
         elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
+            self.abort()
+
+    def _judge_goodbye(self, channel: asyncio.Transport, now: float, idle_timeout_ms: int) -> None:
+        """End a connection over TLS whose client takes nothing more, or has taken all and does not say goodbye.
+
+        The kernel is asked: up to 64 KiB lie between TLS and it, where nobody can see them, but only if it is full.
+        """
+        taken = tcp.acknowledged(channel)
+        limit_s = idle_timeout_ms / 1000 if tcp.unacknowledged(channel) else self._lingering_time
+        if taken != self._taken:
+            self._taken, self._taken_at = taken, now
+        elif limit_s and now - self._taken_at > limit_s:
             self.abort()
 
     def _judge_upload(self, now: float, idle_timeout_ms: int) -> None:

@@ -8,7 +8,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.hdrs import CONTENT_LENGTH, EXPECT
+from aiohttp.hdrs import (
+    ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD,
+    CONTENT_LENGTH,
+    EXPECT,
+    ORIGIN,
+    X_FORWARDED_FOR,
+)
 
 from observability.board import Cell
 from observability.log import get_logger
@@ -16,6 +23,7 @@ from observability.middleware import OBSERVATION
 from observability.observation import Observation
 from proxy.body import SMALL_BODY_BYTES, RequestBody
 from proxy.config.snapshot import Snapshot
+from proxy.cors import preflight_lines
 from proxy.downstream import DownstreamResponse
 from proxy.edge import REFUSAL, Edge
 from proxy.errors import KINDS, GatewayError, error_body, protocol_of_path
@@ -53,7 +61,10 @@ class Handler:
         if target.startswith("/-/") and request.method != "UNKNOWN":
             return self._probe(response, edge, request, target)
         observation = request[OBSERVATION]
-        observation.generation = self.snapshot.generation
+        snapshot = self.snapshot
+        observation.generation = snapshot.generation
+        if snapshot.fronted:
+            _look_in_front(snapshot, request, response, observation)
         exchange: Exchange | None = None
         try:
             if request.method == "UNKNOWN":  # aiohttp's stand-in for bytes that never became a request
@@ -126,6 +137,32 @@ class Handler:
         if self._row[_ACTIVE] > limit:
             raise GatewayError("overloaded", f"the gateway has {limit} requests running, its limit")
 
+    def _options(self, error: GatewayError, request: web.BaseRequest, exchange: Exchange) -> bool:
+        """Answer what may be asked of a path (RFC 9110 §9.3.7), and whether a web page may: no credentials are needed.
+
+        No route has OPTIONS, so it comes here as what the route search has found; False where that is something else.
+        """
+        methods = exchange.snapshot.methods if exchange.path == "*" else error.allow
+        if methods is None:
+            return False
+        observation, cors, headers = exchange.observation, exchange.snapshot.cors, request.headers
+        response: Any = exchange.response
+        allowed = (*methods, "OPTIONS")
+        lines = [
+            "HTTP/1.1 204 No Content",
+            f"Allow: {', '.join(allowed)}",
+            f"x-sluiceway-request-id: {observation.request_id}",
+            f"x-sluiceway-generation: {observation.generation}",
+        ]
+        keep_alive = exchange.keep_alive and (_arrived(request) or exchange.body.complete)
+        head = "\r\n".join((*lines, "")).encode("latin-1")
+        head += connection_line(keep_alive=keep_alive, http_1_0=exchange.http_1_0)
+        if cors is not None and ACCESS_CONTROL_REQUEST_METHOD in headers and cors.allows(headers.get(ORIGIN)):
+            response.cors += preflight_lines(allowed, headers.get(ACCESS_CONTROL_REQUEST_HEADERS))
+        response.send(response.begin(head, status=204, framing="none", keep_alive=keep_alive), b"", last=True)
+        observation.committed(204)
+        return True
+
     def _fail(
         self,
         error: GatewayError,
@@ -140,13 +177,15 @@ class Handler:
             if not response.ended:
                 response.cut()
             return
+        if exchange is not None and exchange.method == "OPTIONS" and self._options(error, request, exchange):
+            return
         kind = error.kind if error.kind in KINDS else "upstream_protocol"
         facts = KINDS[kind]
         observation.fail(kind, facts.outcome, facts.origin, error.message)
         protocol = protocol_of_path(request.raw_path.partition("?")[0])
         if exchange is not None and exchange.route is not None:
             protocol = exchange.route.operation.protocol
-        arrived = request.content.is_eof() and request.content.total_bytes <= SMALL_BODY_BYTES
+        arrived = _arrived(request)
         self._answer(error, kind, facts.status, protocol, response, observation, exchange, body_over=arrived)
 
     def _answer(
@@ -207,6 +246,24 @@ class Handler:
         ).encode("ascii") + connection_line(keep_alive=keep_alive, http_1_0=request.version.minor == 0)
         response.send(response.begin(head, status=status, framing="length", keep_alive=keep_alive), body, last=True)
         return response
+
+
+def _look_in_front(
+    snapshot: Snapshot, request: web.BaseRequest, response: DownstreamResponse, observation: Observation
+) -> None:
+    """What a proxy or a browser in front of the gateway says of a request."""
+    if request.method == "UNKNOWN":  # it has no headers
+        return
+    if snapshot.trusted_proxies is not None:
+        lines = request.headers.getall(X_FORWARDED_FOR, ())
+        observation.client_address = snapshot.trusted_proxies.client_of(observation.client_address, lines)
+    if snapshot.cors is not None:
+        response.cors = snapshot.cors.lines(request.headers.get(ORIGIN))
+
+
+def _arrived(request: web.BaseRequest) -> bool:
+    """Nothing of the request still comes, and what of it was not read may be dropped."""
+    return request.content.is_eof() and request.content.total_bytes <= SMALL_BODY_BYTES
 
 
 def _loggable(path: str) -> str:

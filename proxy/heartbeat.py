@@ -31,8 +31,4 @@ def beat(row: memoryview, loop: asyncio.AbstractEventLoop) -> None:
 def silent_slots(board: Board, now: int) -> list[int]:
     """Slots whose worker serves and shows a heartbeat older than SILENT_AFTER_S."""
     oldest = now - SILENT_AFTER_S * 1000
-    return [
-        slot
-        for slot in range(board.slots)
-        if any(row[Cell.GENERATION] and 0 < row[Cell.HEARTBEAT] < oldest for row in board.lanes(slot))
-    ]
+    return [slot for slot in range(board.slots) if any(0 < row[Cell.HEARTBEAT] < oldest for row in board.serving(slot))]

@@ -12,6 +12,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.errors import GatewayError
+from proxy.forwarded import Peer, ProxyHeader, ProxyHeaderError
 from proxy.framing import ChunkedBody, FramingError, HeadCollector, HeadTooLargeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Intake(RequestHandler):
         "_chunked",
         "_head_at",
         "_heads",
+        "_introduction",
         "_last",
         "_left",
         "_progress_at",
@@ -47,6 +49,7 @@ class Intake(RequestHandler):
         self._heads = HeadCollector(server.limits.max_head_bytes)
         self._tail = bytearray()  # what came behind a running request
         self._head_at = 0.0  # since when a head is awaited that has begun; 0: none
+        self._introduction: ProxyHeader | None = None  # a trusted proxy may say first who connected
         self._busy = False  # a request is being served; what comes behind its body waits
         self._left = 0  # bytes of a Content-Length body still to come
         self._chunked: ChunkedBody | None = None
@@ -75,6 +78,10 @@ class Intake(RequestHandler):
     def unread(self) -> bool:
         """The running request's body has not arrived whole."""
         return bool(self._left) or self._chunked is not None
+
+    def announce(self, peer: Peer) -> None:
+        """A trusted proxy's PROXY header names who connected: from now on this is who it was."""
+        self._cache["peername"] = peer  # where aiohttp looks first
 
     # -- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -132,6 +139,10 @@ class Intake(RequestHandler):
 
     def _take_head(self, data: bytes) -> bytes:
         """Collect a head; once whole and strict, let the parser have it. Answers what stands behind the head."""
+        if self._introduction is not None:
+            data = self._take_introduction(self._introduction, data)
+            if not data:
+                return b""
         try:
             found = self._heads.take(data)
         except HeadTooLargeError:
@@ -150,6 +161,22 @@ class Intake(RequestHandler):
         self._head_at = 0.0
         self._feed_head(found[0])
         return found[1]
+
+    def _take_introduction(self, introduction: ProxyHeader, data: bytes) -> bytes:
+        """Read the PROXY header in front of the first request, if there is one. Answers what stands behind it."""
+        try:
+            rest = introduction.take(data)
+        except ProxyHeaderError as fault:
+            self.refuse(GatewayError("bad_request", f"malformed PROXY header: {fault}"))
+            return b""
+        if rest is None:
+            self._head_at = self._head_at or time.monotonic()
+            return b""
+        self._head_at = 0.0
+        self._introduction = None
+        if introduction.peer is not None:
+            self.announce(introduction.peer)
+        return rest
 
     def _feed_head(self, head: bytes) -> None:
         self._busy = True

@@ -2,9 +2,12 @@
 
 A Unix socket in the runtime directory; control listens, workers connect and connect again. One JSON document a line:
 
-    worker → control   {"row": 0, "generation": 7}                              at first, and after each change
-                       {"row": 0, "generation": 7, "refused": 8, "why": "…"}    could not be prepared
-    control → worker   {"generation": 8, "document": {…}}                       as a file says it, references resolved
+    worker → control   {"row": 0, "generation": 7, "seal": "…"}      at first, and after each change
+                       {…, "refused": 8, "why": "…"}                 could not be prepared
+    control → worker   {"generation": 8, "seal": "…", "document": {…}}    as a file says it, references resolved
+
+A worker that began with the same text and found something else behind its references has another seal, and is sent
+what is in force; one that is ahead began with what control is about to announce, and is let be.
 
 Control has read the file and checked it (2.5 s of CPU where it has a thousand Model APIs); a worker is spared that and
 needs a twentieth of the time. What a link carries has the secrets of the file in it: the directory is the user's alone,
@@ -18,7 +21,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -31,8 +34,27 @@ RECONNECT_S: Final = 0.25
 
 _log = get_logger(__name__)
 
-Adopt = Callable[[int, dict[str, Any]], Awaitable[str | None]]
-"""Generation and document → None, or in one line why it cannot be served."""
+
+class Offer(NamedTuple):
+    """What control sends."""
+
+    generation: int
+    seal: str
+    document: dict[str, Any]
+
+
+Adopt = Callable[[Offer], Awaitable[str | None]]
+"""Answers None, or in one line why it cannot be served."""
+InForce = Callable[[], tuple[int, str]]
+"""Generation and seal."""
+
+
+def offer_line(generation: int, seal: str, document: dict[str, Any]) -> bytes:
+    """What `Links.announce` sends. ValueError where it is longer than a link takes."""
+    line = orjson.dumps(Offer(generation, seal, document)._asdict()) + b"\n"
+    if len(line) > LINE_BYTES_MAX:
+        raise ValueError(f"it has {len(line)} bytes, and a worker takes {LINE_BYTES_MAX}")
+    return line
 
 
 def socket_path(runtime: Path) -> Path:
@@ -41,12 +63,12 @@ def socket_path(runtime: Path) -> Path:
 
 
 class Link:
-    """A worker's end. `adopt` prepares and serves what comes; `generation` tells what is in force."""
+    """A worker's end. `adopt` prepares and serves what comes; `in_force` tells what is served."""
 
-    def __init__(self, runtime: Path, row: int, generation: Callable[[], int], adopt: Adopt) -> None:
+    def __init__(self, runtime: Path, row: int, in_force: InForce, adopt: Adopt) -> None:
         self._path = socket_path(runtime)
         self._row = row
-        self._generation = generation
+        self._in_force = in_force
         self._adopt = adopt
 
     async def run(self) -> None:
@@ -63,15 +85,16 @@ class Link:
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._say(writer)
         while line := await reader.readline():
-            wanted = orjson.loads(line)
-            why = await self._adopt(wanted["generation"], wanted["document"])
+            offer = Offer(**orjson.loads(line))
+            why = await self._adopt(offer)
             if why is None:
                 self._say(writer)
             else:
-                self._say(writer, refused=wanted["generation"], why=why)
+                self._say(writer, refused=offer.generation, why=why)
 
     def _say(self, writer: asyncio.StreamWriter, **more: object) -> None:
-        writer.write(orjson.dumps({"row": self._row, "generation": self._generation(), **more}) + b"\n")
+        generation, seal = self._in_force()
+        writer.write(orjson.dumps({"row": self._row, "generation": generation, "seal": seal, **more}) + b"\n")
 
 
 class _Peer:
@@ -79,7 +102,7 @@ class _Peer:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        self.generation = 0
+        self.in_force = (0, "")
         self.refused = 0
         self.waits = True
         """For its first word, or for its answer."""
@@ -93,7 +116,7 @@ class Links:
         """Row of the board → why its worker cannot serve the latest generation."""
         self._on_answer = on_answer
         self._peers: set[_Peer] = set()
-        self._generation = 0
+        self._in_force = (0, "")
         self._line = b""
         self._server: asyncio.Server | None = None
 
@@ -103,10 +126,10 @@ class Links:
         path.unlink(missing_ok=True)  # of the control process before this one
         self._server = await asyncio.start_unix_server(self._attend, path, limit=LINE_BYTES_MAX)
 
-    def announce(self, generation: int, document: dict[str, Any]) -> None:
+    def announce(self, generation: int, seal: str, line: bytes) -> None:
         """This is in force from now on: whoever is connected, or comes later with another, is sent it."""
-        self._generation = generation
-        self._line = orjson.dumps({"generation": generation, "document": document}) + b"\n"
+        self._in_force = (generation, seal)
+        self._line = line
         self.failures.clear()
         for peer in self._peers:
             self._update(peer)
@@ -119,7 +142,9 @@ class Links:
             peer.writer.transport.abort()
 
     def _update(self, peer: _Peer) -> None:
-        if not peer.waits and self._generation not in (peer.generation, peer.refused):
+        generation, _ = self._in_force
+        behind = peer.in_force != self._in_force and peer.in_force[0] <= generation
+        if behind and peer.refused != generation and not peer.waits:
             peer.waits = True
             peer.writer.write(self._line)
 
@@ -130,9 +155,10 @@ class Links:
         try:
             while line := await reader.readline():
                 said = orjson.loads(line)
-                row, peer.generation, peer.refused = said["row"], said["generation"], said.get("refused", 0)
+                row, peer.refused = said["row"], said.get("refused", 0)
+                peer.in_force = said["generation"], said["seal"]
                 peer.waits = False
-                if peer.refused == self._generation:
+                if peer.refused == self._in_force[0]:
                     self.failures[row] = said["why"]
                 else:
                     self.failures.pop(row, None)

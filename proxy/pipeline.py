@@ -76,6 +76,7 @@ class Pipeline:
         """
         self._pools.adopt(snapshot.services.values())
         self._router.adopt(snapshot)
+        self._fields.clear()  # it holds routes, which hold the whole snapshot that they are of
         names = {model_api.name for model_api in snapshot.model_apis}
         self._running = {name: running for name, running in self._running.items() if running or name in names}
 

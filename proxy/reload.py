@@ -10,31 +10,49 @@ Else it gets the next number, is kept as the last good file (`proxy.state`) and 
 """
 
 import asyncio
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 from observability.log import get_logger
 from proxy.config.advice import advice
-from proxy.config.change import lasting_changes, named_files
+from proxy.config.change import lasting_changes
 from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import read
 from proxy.config.model import Document
+from proxy.config.seal import plain_of, seal_of
+from proxy.link import offer_line
 from proxy.state import Kept, StateError, StateFolder
 
 LOOK_S: Final = 0.25
 """Three system calls. A change is in force within twice this, reading and preparing aside."""
+READ_S: Final = 30.0
+"""For reading and checking: ten times what the largest file takes. A secret may lie in a pipe that nobody fills."""
 
 _log = get_logger(__name__)
 
+_T = TypeVar("_T")
 _Stamp = tuple[int, int, int]
 _NEVER: Final[_Stamp] = (-1, -1, -1)
 
 
+class Generation(NamedTuple):
+    """What is announced."""
+
+    number: int
+    seal: str
+    document: Document
+    line: bytes
+    """As the workers are sent it."""
+
+
 class Reload:
-    """Follows one file. `kept` and `document`: what is in force; `overrides`: the options of the command line that go
-    before the file; `announce` is given each new generation."""
+    """Follows one file. `kept` is in force, and `document` what this process finds it to say, with `overrides`, the
+    options of the command line that go before the file, and seals made with `seal_key`; `announce` is given each new
+    generation."""
 
     def __init__(
         self,
@@ -43,21 +61,22 @@ class Reload:
         kept: Kept,
         document: Document,
         overrides: Mapping[str, Any],
-        announce: Callable[[int, Document], None],
+        seal_key: str,
+        announce: Callable[[Generation], None],
     ) -> None:
-        self.generation = kept.generation
         self.document = document
         self.refused: Sequence[Complaint] = ()
         """What is wrong with the file as it stands; empty: it is in force."""
         self._file = file
         self._state = state
-        self._text = kept.text
+        self._kept = kept
         self._overrides = overrides
+        self._seal_key = seal_key
         self._announce = announce
         self._asked = asyncio.Event()
         self._judged: _Stamp | None = _NEVER
         self._seen: _Stamp | None = None
-        self._files = _stamps(named_files(document))
+        self._reading: asyncio.Future[Any] | None = None
 
     def ask(self) -> None:
         """Read the file now (SIGHUP)."""
@@ -67,54 +86,80 @@ class Reload:
         """Until cancelled."""
         while True:
             await self.look()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), LOOK_S)
-            except TimeoutError:
-                pass
 
     async def look(self) -> None:
         """Read the file if that was asked for, or if it has changed and stood still since the last look."""
         stamp = _stamp(self._file)
-        if self._asked.is_set():
+        asked = self._asked.is_set()
+        if asked or (stamp != self._judged and stamp == self._seen):
             self._asked.clear()
-            await self._judge(stamp, asked=True)
-        elif stamp != self._judged and stamp == self._seen:
-            await self._judge(stamp, asked=False)
+            first, before, self._judged = self._judged == _NEVER, self._judged, stamp
+            try:
+                text, document, seal = await self._read()
+                if _stamp(self._file) != stamp:  # it was written to meanwhile: whatever was read, another look follows
+                    self._judged = before
+                    if asked:
+                        self._asked.set()
+                else:
+                    await self._judge(text, document, seal, tell=asked or not first)
+            except ConfigError as error:
+                self._refuse(error.complaints)
+            except StateError as error:
+                wrong = str(error).removeprefix("state: ")
+                self._refuse([Complaint("state", wrong, "make room there, then send SIGHUP")])
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is in force stays, and the next look comes
+                _log.exception("configuration_failed", file=str(self._file))
+                wrong = f"it could not be read ({type(error).__name__}): the log says where"
+                self._refuse([Complaint(str(self._file), wrong, "this is a fault of the gateway's: report it")])
         self._seen = stamp
 
-    async def _judge(self, stamp: _Stamp | None, *, asked: bool) -> None:
-        first, self._judged = self._judged == _NEVER, stamp
+    async def _read(self) -> tuple[str, Document, str]:
+        """Text, document and seal, found on a thread that nobody waits for in the end."""
+        if self._reading is not None and not self._reading.done():
+            wrong = "an earlier look at it hangs, maybe at a secret that lies in a pipe"
+            raise ConfigError([Complaint(str(self._file), wrong, "let it go on, then send SIGHUP")])
+        self._reading = _aside(self._read_now)
         try:
-            text, document = await asyncio.to_thread(read, self._file, os.environ, self._overrides, starting=True)
-            if lasting := lasting_changes(self.document, document):
-                raise ConfigError(lasting)
-            files = _stamps(named_files(document))
-            if (text, document, files) == (self._text, self.document, self._files):
-                if asked or not first:  # at its first look control finds what the gateway began with
-                    _log.info("configuration_unchanged", generation=self.generation, file=str(self._file))
-                self.refused = ()
-                return
-            adopted = await asyncio.to_thread(self._state.adopt, text, anew=text == self._text)
-        except ConfigError as error:
-            self._refuse(error.complaints)
+            return await asyncio.wait_for(asyncio.shield(self._reading), READ_S)
+        except TimeoutError:
+            wrong = f"reading and checking it took longer than {READ_S:g} s"
+            right = "is a secret's file a pipe? mend that, then send SIGHUP"
+            raise ConfigError([Complaint(str(self._file), wrong, right)]) from None
+
+    def _read_now(self) -> tuple[str, Document, str]:
+        text, document = read(self._file, os.environ, self._overrides, starting=True, again=True)
+        return text, document, seal_of(document, self._seal_key)
+
+    async def _judge(self, text: str, document: Document, seal: str, *, tell: bool) -> None:
+        """Raises ConfigError and StateError; then nothing has changed."""
+        if lasting := lasting_changes(self.document, document):
+            raise ConfigError(lasting)
+        if (text, seal) == (self._kept.text, self._kept.seal):
+            if tell:  # at its first look control finds what the gateway began with
+                _log.info("configuration_unchanged", generation=self._kept.generation, file=str(self._file))
+            self.refused = ()
             return
-        except StateError as error:
-            self._refuse([Complaint("state", str(error), "make room there, then send SIGHUP")])
-            return
-        self._text, self.document, self._files, self.generation = text, document, files, adopted.generation
-        self.refused = ()
+        plain = plain_of(document)
+        try:
+            offer_line(2**53, seal, plain)
+        except ValueError as error:
+            raise ConfigError([Complaint(str(self._file), str(error), "make it smaller")]) from None
+        adopted = await _aside(lambda: self._state.adopt(text, seal, anew=text == self._kept.text))
+        self._kept, self.document, self.refused = Kept(adopted.generation, seal, text), document, ()
+        line = offer_line(adopted.generation, seal, plain)
+        self._announce(Generation(adopted.generation, seal, document, line))
         _log.info("configuration_adopted", generation=adopted.generation, file=str(self._file))
         for warning in advice(document):
             _log.warning("configuration", path=warning.path, wrong=warning.wrong, hint=warning.right)
-        self._announce(adopted.generation, document)
 
     def _refuse(self, complaints: Sequence[Complaint]) -> None:
         self.refused = complaints
-        hint = f"generation {self.generation} stays in force; mend the file, it is read again when it changes"
+        number = self._kept.generation
+        hint = f"generation {number} stays in force; mend this, the file is read again when it changes, or on SIGHUP"
         said = [str(complaint) for complaint in complaints]
-        _log.error(
-            "configuration_refused", generation=self.generation, file=str(self._file), complaints=said, hint=hint
-        )
+        _log.error("configuration_refused", generation=number, file=str(self._file), complaints=said, hint=hint)
 
 
 def _stamp(path: Path) -> _Stamp | None:
@@ -125,5 +170,26 @@ def _stamp(path: Path) -> _Stamp | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _stamps(paths: Sequence[str]) -> list[_Stamp | None]:
-    return [_stamp(Path(path)) for path in paths]
+def _aside(function: Callable[[], _T]) -> "asyncio.Future[_T]":
+    """Its result, from a thread that does not hold up the end of the process: asyncio's own would."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            result, error = function(), None
+        except BaseException as raised:  # noqa: BLE001 - whoever awaits it has it
+            result, error = None, raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="configuration", daemon=True).start()
+    return future

@@ -72,7 +72,9 @@ class Rolling:
         for slot in range(len(crew)):
             fresh = crew.spare(slot)
             await self._vacant(fresh)
+            crew.begin(slot)
             if why := self._begin(fresh) or await self._wait_for(fresh):
+                crew.abandon(slot)
                 fresh.signal(signal.SIGKILL)
                 hint = "the workers that were not replaced yet go on serving; mend it and send SIGUSR2 again"
                 self._log.error("rolling_restart_abandoned", child=fresh.spec.name, why=why, done=slot, hint=hint)

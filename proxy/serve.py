@@ -27,6 +27,8 @@ from proxy.config.advice import advice
 from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import read
 from proxy.config.model import Document
+from proxy.config.seal import VARIABLE as SEAL_KEY
+from proxy.config.seal import fresh_key, seal_of
 from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, remove_abandoned, runtime_directory
 from proxy.sockets import AddressError, Listeners, listen_alone
 from proxy.state import Adopted, StateError, StateFolder
@@ -51,7 +53,8 @@ def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: s
             stack.callback(listeners.close)
             admin = stack.enter_context(listen_alone(document.admin.listen))
             state = stack.enter_context(StateFolder(Path(document.state.removeprefix("sqlite:")).parent))
-            adopted = state.adopt(text)
+            seal_key = fresh_key()
+            adopted = state.adopt(text, seal_of(document, seal_key))
             runtime = stack.enter_context(runtime_directory())
         except (AddressError, StateError, RuntimeDirectoryError) as error:
             return _refuse(BAD_MACHINE, str(error))
@@ -61,7 +64,7 @@ def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: s
         if abandoned := remove_abandoned(runtime):
             folders = [str(folder) for folder in abandoned]
             get_logger(__name__).warning("removed_abandoned", folders=folders, hint="their supervisors were killed")
-        plan = plan_of(path, options, document, adopted, runtime, listeners, admin.fileno())
+        plan = plan_of(path, options, document, adopted, seal_key, runtime, listeners, admin.fileno())
         return asyncio.run(Supervisor(plan, get_logger(__name__)).run())
 
 
@@ -70,6 +73,7 @@ def plan_of(
     options: Mapping[str, object],
     document: Document,
     adopted: Adopted,
+    seal_key: str,
     runtime: Path,
     listeners: Listeners,
     admin_fd: int,
@@ -78,7 +82,7 @@ def plan_of(
     listener; makes the board."""
     slots = len(listeners.fds)
     observers = _count(document.observers, math.ceil(slots / 2))
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS)}
+    environ = {"PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS), SEAL_KEY: seal_key}
     common = ("--runtime", str(runtime))
     configured = (*common, "--config", str(adopted.path))
 

@@ -12,12 +12,10 @@ from aiohttp import web
 from observability.board import Cell
 from proxy import tcp
 from proxy.config.snapshot import Limits
-from proxy.edge import READ_BUFFER_BYTES, Edge
+from proxy.edge import LINGERING_S, READ_BUFFER_BYTES, Edge
+from proxy.forwarded import Proxies
 from proxy.intake import MAX_HEADERS
 from proxy.outbox import Outbox
-
-LINGERING_S: Final = 5.0
-"""How long an unread body is drained after an answer, so that the client reads the answer and not a reset."""
 
 _CONNECTIONS: Final = int(Cell.CONNECTIONS)  # to index with a member of an enumeration costs more than to count
 
@@ -42,15 +40,25 @@ class EdgeServer(web.Server):
         self.live: set[Edge] = set()
         self.surplus = 0
         """How many of them came above `max_connections`."""
+        self.arriving = 0
+        """Connections beside them that are still in their TLS handshake."""
+        self.trusted_proxies: Proxies | None = None
+        """Whose PROXY headers are believed; None: nobody's."""
         self.draining = False
+        """Answers say that their connections close."""
+        self._drain_at = 0.0
         self.outbox = Outbox(self._loop)
         self.adopt(limits)
         self._timer = self._loop.call_later(self._tick_s, self._sweep)
         self._assert_settings()
 
-    def adopt(self, limits: Limits) -> None:
-        """Other limits from now on. A connection keeps the sizes of a head, and its keep-alive, that it began with."""
+    def adopt(self, limits: Limits, trusted_proxies: Proxies | None = None) -> None:
+        """Other limits and trusted proxies from now on.
+
+        A connection keeps the sizes of a head, and its keep-alive, that it began with.
+        """
         self.limits = limits
+        self.trusted_proxies = trusted_proxies
         self._options = dict(
             loop=self._loop,
             access_log=None,
@@ -61,6 +69,7 @@ class EdgeServer(web.Server):
             max_headers=MAX_HEADERS,
             max_line_size=limits.max_head_bytes,
             read_bufsize=READ_BUFFER_BYTES,
+            tcp_keepalive=False,  # inherited from the listening socket (`proxy.sockets`)
             **self._more,
         )
         # A tenth of the shortest limit, so that none is overrun by more than two of them (a wait is seen by one sweep
@@ -92,19 +101,36 @@ class EdgeServer(web.Server):
         """There are as many connections as may stay: what comes now is answered 503 and closed."""
         return len(self.live) - self.surplus >= self.limits.max_connections
 
+    def crowded(self, more: int) -> bool:
+        """Are there so many connections, those in their handshake included, and `more`?"""
+        return len(self.live) - self.surplus + self.arriving >= self.limits.max_connections + more
+
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(self._tick_s, self._sweep)
         now = time.monotonic()
         for edge in tuple(self.live):
             edge.sweep(now, self.limits)
 
+    def drain(self) -> None:
+        """What is served from now on is the last of its connection."""
+        self.draining = True
+        self._drain_at = self._loop.time()
+
     def close_idle(self, idle_s: float) -> int:
-        """Close the connections that carry no request, for so long by now (drain). Answers how many are left."""
-        busy = 0
+        """Close the connections that carry no request, for so long since the drain began. Answers how many are left.
+
+        Those that are still in their handshake may carry one soon.
+        """
+        busy = self.arriving
         since = self._loop.time() - idle_s
         for edge in tuple(self.live):
-            if edge.idle and edge.idle_at <= since and not (edge.channel is not None and tcp.has_unread(edge.channel)):
+            if (
+                edge.idle
+                and max(edge.idle_at, self._drain_at) <= since
+                and not (edge.channel is not None and tcp.has_unread(edge.channel))
+            ):
                 edge.force_close()
+                busy += edge.flushing
             else:
                 busy += 1
         return busy

@@ -1,8 +1,9 @@
 """The folder of `state`: what a gateway remembers from one start to the next.
 
-`last-good.yaml` holds the configuration in force: a first line with its number, then the text as written, with
-`${NAME}` and `file:…` unresolved, so that no secret is copied that was not in the file already. Number and text are one
-file, so that a process that starts in the moment of a change never reads the one without the other. `generation` holds
+`last-good.yaml` holds the configuration in force: a first line with its number and its seal (proxy.config.seal), then
+the text as written, with `${NAME}` and `file:…` unresolved, so that no secret is copied that was not in the file
+already. They are one file, so that a process that starts in the moment of a change never reads the one without the
+other. `generation` holds
 the number too, in case the copy gets lost: it only grows. It is written first: if the machine stops between the two
 writes, the next start skips a number, where the other order would give one number to two texts.
 
@@ -21,7 +22,7 @@ GENERATION_MAX = 2**53 - 1
 """JSON readers that have only doubles tell numbers apart up to here; a change a millisecond takes 285,000 years."""
 
 
-_FIRST_LINE: Final = re.compile(rb"# generation ([0-9]{1,16}) of this gateway: do not edit\n")
+_FIRST_LINE: Final = re.compile(rb"# generation ([0-9]{1,16}) of this gateway, sealed ([0-9a-f]{0,64}): do not edit\n")
 
 
 class StateError(Exception):
@@ -42,6 +43,7 @@ class Kept:
     """What `last-good.yaml` holds."""
 
     generation: int
+    seal: str
     text: str
 
 
@@ -51,7 +53,7 @@ def read_kept(path: Path) -> Kept:
         content = path.read_bytes()
         first = _FIRST_LINE.match(content)
         if first is not None:
-            return Kept(int(first[1]), content[first.end() :].decode())
+            return Kept(int(first[1]), first[2].decode(), content[first.end() :].decode())
     except OSError as error:
         raise StateError(f"state: {path} cannot be read ({error.strerror}): restart the gateway") from None
     except UnicodeDecodeError:
@@ -90,20 +92,21 @@ class StateFolder:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
-    def adopt(self, text: str, *, anew: bool = False) -> Adopted:
+    def adopt(self, text: str, seal: str, *, anew: bool = False) -> Adopted:
         """Number a valid configuration text and keep it. The same text as last time keeps its number.
 
-        `anew`: it does not, since what it refers to has changed. Raises StateError.
+        `anew`: it does not, since what it refers to has changed. Raises StateError; then what was kept still is.
         """
         path = self._folder / "last-good.yaml"
         counter = self._folder / "generation"
         try:
             kept = self._kept(path)
             generation = max(self._number(counter), kept.generation if kept else 0)
-            if anew or kept != Kept(generation, text):
+            if anew or kept is None or (kept.generation, kept.text) != (generation, text):
                 generation += 1
                 self._replace(counter, f"{generation}\n")
-                self._replace(path, f"# generation {generation} of this gateway: do not edit\n{text}")
+            if kept != Kept(generation, seal, text):
+                self._replace(path, f"# generation {generation} of this gateway, sealed {seal}: do not edit\n{text}")
         except OSError as error:
             raise StateError(f"state: cannot write in {self._folder} ({error.strerror})") from None
         return Adopted(generation, path)
@@ -137,5 +140,7 @@ class StateFolder:
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
+        except OSError:  # it is in place for all who look: to say that it is not would be worse than a lost rename
+            pass
         finally:
             os.close(folder)

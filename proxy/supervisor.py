@@ -220,6 +220,8 @@ class Supervisor:
         if timer := self._timers.pop(child, None):
             timer.cancel()
         limit_s = self._drain_limit_s(child)
+        if child.pid is not None:
+            self._plan.board.row(self._crew.row(child))[Cell.REPLACED] = 1
         child.signal(signal.SIGUSR2)
         if child.pid is not None and limit_s is not None:
             self._timers[child] = asyncio.get_running_loop().call_later(limit_s, self._kill_late, child, limit_s)
@@ -240,7 +242,7 @@ class Supervisor:
 
     def _restart_later(self, child: Child, what: str, **facts: object) -> None:
         delay_s = child.spec.backoff.delay_s(child.failures)
-        if child in self._crew and delay_s >= PARK_DELAY_S:
+        if child in self._crew and delay_s >= PARK_DELAY_S and self._crew.alone(child):
             self._plan.listeners.park(self._crew.slot(child))
         if child.failures < LOUD_FAILURES:
             say, event, hint = self._log.warning, "restarting", {}

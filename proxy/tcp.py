@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from typing import Final
 
 # States of Linux's tcp_states.h in which the peer has sent FIN or reset: CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING.
@@ -20,6 +23,29 @@ def peer_gone(channel: asyncio.Transport) -> bool:
         state: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return state[0] in _PEER_GONE
     return True
+
+
+def unacknowledged(channel: asyncio.Transport) -> int:
+    """Bytes that the kernel has of us and the other side has not taken."""
+    connection = channel.get_extra_info("socket")
+    if connection is None:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def acknowledged(channel: asyncio.Transport) -> int:
+    """Bytes that the other side has taken since the connection began (`tcpi_bytes_acked` of tcp_info)."""
+    connection = channel.get_extra_info("socket")
+    if connection is None:
+        return 0
+    try:
+        facts: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    except OSError:
+        return 0
+    return int.from_bytes(facts[120:128], sys.byteorder)
 
 
 def has_unread(channel: asyncio.Transport) -> bool:

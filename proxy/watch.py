@@ -95,14 +95,15 @@ class Watch:
         drains = bool(heartbeat) and not row[Cell.GENERATION]  # it wrote its generation before its first heartbeat
         if drains and not seen.leaving and not self.draining and self._crew.serves(child):
             seen.leaving = True
-            self._listeners.park(self._crew.slot(child))
+            if self._crew.alone(child):
+                self._listeners.park(self._crew.slot(child))
             self._log.warning("worker_leaving", **_who(child), hint="it drains though the gateway does not")
 
     def _judge_silence(self, child: Child, seen: _Seen) -> None:
         silent_s = seen.looks * LOOK_S
         if silent_s >= self._silent_after_s and not seen.silent:
             seen.silent = True
-            muted = self._crew.serves(child) and self._listeners.mute(self._crew.slot(child))
+            muted = self._crew.alone(child) and self._listeners.mute(self._crew.slot(child))
             self._log.error("worker_silent", **_who(child), silent_s=silent_s, muted=muted)
         if silent_s >= self._stuck_after_s and not seen.stuck:
             seen.stuck = True

@@ -37,10 +37,14 @@ from observability.tally import RequestCounter
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.config.model import Document
+from proxy.config.seal import VARIABLE as SEAL_KEY
+from proxy.config.seal import seal_of
 from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
 from proxy.heartbeat import beat
-from proxy.link import Link
+from proxy.link import Link, Offer
+from proxy.listener_tls import CertificateError
+from proxy.listening import Listening, listen
 from proxy.pipeline import Pipeline
 from proxy.runtime import BOARD, METRICS
 from proxy.server import EdgeServer
@@ -78,10 +82,11 @@ class Arguments:
 class Worker:
     """One worker process. Made and used on the thread of the running event loop."""
 
-    def __init__(self, arguments: Arguments, document: Document, generation: int) -> None:
+    def __init__(self, arguments: Arguments, document: Document, generation: int, seal: str) -> None:
         self._arguments = arguments
         self._document = document
         self._generation = generation
+        self._seal = seal
         self._board = Board.open(arguments.runtime / BOARD)
         self._row = self._board.row(arguments.row)
         self._stop = asyncio.Event()
@@ -103,12 +108,14 @@ class Worker:
         counter = RequestCounter(arguments.runtime / METRICS, arguments.row)
         self._middleware = ObservationMiddleware(self._emitter, counter, self._row, sampler(os.environ))
         self._server = EdgeServer(self._middleware.wrap(self._handler), snapshot.limits, self._row)
+        self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+        self._listening: Listening
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         arguments = self._arguments
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._server, sock=socket.socket(fileno=arguments.fd))
+        self._listening = await listen(self._server, socket.socket(fileno=arguments.fd), self._handler.snapshot)
         for number, answer in (
             (signal.SIGTERM, self._stop.set),
             (signal.SIGUSR2, self._on_replaced),
@@ -120,10 +127,11 @@ class Worker:
         self._say_generation()
         beat(self._row, loop)
         _log.info("worker_ready", slot=arguments.slot, pid=os.getpid(), generation=self._generation)
-        link = asyncio.create_task(Link(arguments.runtime, arguments.row, lambda: self._generation, self._adopt).run())
+        link = Link(arguments.runtime, arguments.row, lambda: (self._generation, self._seal), self._adopt)
+        following = asyncio.create_task(link.run())
         await self._stop.wait()
-        link.cancel()
-        await self._drain(listener)
+        await self._drain()
+        following.cancel()
         self._pipeline.close()
         self._holding.close()
         await self._emitter.close(FLUSH_S)
@@ -134,20 +142,26 @@ class Worker:
 
     # -- from one generation to the next -----------------------------------------------------------------------------
 
-    async def _adopt(self, generation: int, plain: dict[str, Any]) -> str | None:
-        """Serve a document that control has checked. Where that cannot be, say why; then nothing has changed."""
+    async def _adopt(self, offer: Offer) -> str | None:
+        """Serve a document that control has checked. Where that cannot be, say why; then nothing has changed.
+
+        Also while draining: a key that was revoked must not open the connections that are left.
+        """
+        generation = offer.generation
         try:
-            document, snapshot = await asyncio.to_thread(_prepared, plain, generation)
+            document, snapshot = await asyncio.to_thread(_prepared, offer.document, generation)
+            show = await asyncio.to_thread(self._listening.prepared, snapshot)
             self._pipeline.adopt(snapshot)
-        except (TlsFilesError, config_file.ConfigError) as error:
+        except (CertificateError, TlsFilesError, config_file.ConfigError) as error:
             why = str(error)
         except Exception:  # noqa: BLE001 - whatever it is, this worker serves on, and the log has the reason
             _log.exception("configuration_failed", slot=self._arguments.slot, generation=generation)
             return "it failed; the log says how"
         else:
             self._handler.snapshot = snapshot  # the swap: each request has the one or the other
-            self._document, self._generation = document, generation
-            self._server.adopt(snapshot.limits)
+            self._document, self._generation, self._seal = document, generation, offer.seal
+            self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
+            show()
             limits = snapshot.limits
             self._holding.limit(
                 max_memory_bytes=limits.max_held_memory_bytes, max_disk_bytes=limits.max_held_disk_bytes
@@ -160,12 +174,13 @@ class Worker:
     def _say_generation(self) -> None:
         document = self._document
         limited_ms = document.drain_delay_ms + document.drain_timeout_ms
-        self._row[Cell.DRAIN_MS] = limited_ms if document.drain_timeout_ms else UNLIMITED
-        self._row[Cell.GENERATION] = self._generation
+        if not self._stop.is_set():
+            self._row[Cell.DRAIN_MS] = limited_ms if document.drain_timeout_ms else UNLIMITED
+            self._row[Cell.GENERATION] = self._generation
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def _drain(self, listener: asyncio.AbstractServer) -> None:
+    async def _drain(self) -> None:
         """Let running requests end; cut those that take longer than `drain_timeout_ms`."""
         document, server = self._document, self._server
         self._handler.ready = self._replaced
@@ -173,12 +188,13 @@ class Worker:
         _log.info("worker_draining", slot=self._arguments.slot, active=self._row[Cell.ACTIVE], replaced=self._replaced)
         if not self._replaced:
             await asyncio.sleep(document.drain_delay_ms / 1000)
-        server.draining = True
-        listener.close()
+        server.drain()
+        self._listening.close()
         await asyncio.sleep(BUSY_CHECK_S)  # what was accepted a moment ago is connected now
         idle_s = LAST_REQUEST_S if self._replaced else 0.0
         if not await _quiet(server, document.drain_timeout_ms / 1000 or math.inf, idle_s):
-            _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
+            if self._row[Cell.ACTIVE]:
+                _log.warning("drain_timeout", slot=self._arguments.slot, cut=self._row[Cell.ACTIVE])
             self._handler.stopping = self._middleware.stopping = True
             server.cut_running()
             await _quiet(server, LAST_WORDS_S, 0.0)
@@ -229,11 +245,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
     async def run() -> None:
-        await Worker(arguments, document, kept.generation).run()
+        seal = seal_of(document, os.environ[SEAL_KEY])
+        await Worker(arguments, document, kept.generation, seal).run()
 
     try:
         uvloop.run(run())
-    except TlsFilesError as error:
+    except (CertificateError, TlsFilesError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

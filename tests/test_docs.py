@@ -168,6 +168,8 @@ class TestFiles:
         part = yaml.load(text.replace("/etc/sluiceway", str(certificates)))
         if "services" in part:
             whole["services"][0] = part["services"][0]
+        elif part.keys() <= Document.model_fields.keys():
+            whole |= part
         else:
             whole["model_apis"][0] |= part
         out = StringIO()

@@ -12,6 +12,7 @@ from proxy.config.complaints import Complaint
 from proxy.config.crosscheck import targets_of
 from proxy.config.model import Document
 from proxy.config.targets import matcher
+from proxy.forwarded import network_of
 
 _NO_PATTERN: Final = re.compile(r"^\s|\s$|[|^$\\]|\.\*|\[.*\]|\(.*\)")
 _WILDCARD: Final = re.compile(r"[*?]")
@@ -20,7 +21,30 @@ _VARIABLE: Final = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 
 def advice(document: Document) -> list[Complaint]:
     """Every warning about a checked document, in the order of the file. Shows no secret."""
-    return [*_unexpanded(document), *_services(document), *_routed(document), *_served(document)]
+    return [
+        *_front(document),
+        *_unexpanded(document),
+        *_services(document),
+        *_routed(document),
+        *_served(document),
+    ]
+
+
+def _front(document: Document) -> Iterator[Complaint]:
+    """Whom everybody would be believed to be, and pages that nobody thought of."""
+    for index, text in enumerate(document.trusted_proxies):
+        if network_of(text).prefixlen == 0:
+            wrong = f"{text} is everybody, and anybody can write X-Forwarded-For"
+            yield Complaint(f"trusted_proxies[{index}]", wrong, "name the addresses of your own proxies")
+    origins = document.cors.origins
+    if "*" in origins:
+        if len(origins) > 1:
+            wrong = "the other origins are in it already"
+            yield Complaint(f"cors.origins[{origins.index('*')}]", wrong, "take it out, or take the others out")
+        for index, model_api in enumerate(document.model_apis):
+            if model_api.auth == "open":
+                wrong = "with cors.origins of * any web page that a user opens may call it, without a key"
+                yield Complaint(f"model_apis[{index}].auth", wrong, "name the origins, or set auth to consumers")
 
 
 def _unexpanded(document: Document) -> Iterator[Complaint]:

@@ -1,17 +1,14 @@
-"""From one configuration to the next: what a running gateway cannot change, and the files that belong to one."""
+"""From one configuration to the next: what a running gateway cannot change."""
 
-from collections.abc import Sequence
 from typing import Any, Final
-
-from pydantic import BaseModel
 
 from proxy.config.complaints import Complaint, shown
 from proxy.config.model import Document
 
-_LASTING: Final = ("listen", "tls", "workers", "observers", "admin.listen", "state", "spool_dir")
+_LASTING: Final = ("listen", "workers", "observers", "admin.listen", "state", "spool_dir")
 """Sockets are opened and processes counted once, by a supervisor that reads no configuration; and what is kept in a
 folder must be found where it was put."""
-_CHANGED: Final = "it cannot change while the gateway runs"
+_RIGHT: Final = "restart the gateway, or put it back as it was"
 
 
 def lasting_changes(running: Document, wanted: Document) -> list[Complaint]:
@@ -21,16 +18,11 @@ def lasting_changes(running: Document, wanted: Document) -> list[Complaint]:
     for path in _LASTING:
         before, after = _at(running, path), _at(wanted, path)
         if before != after:
-            plain = not isinstance(before, BaseModel)
-            wrong = f"{shown(before)} cannot become {shown(after)} while the gateway runs" if plain else _CHANGED
-            complaints.append(Complaint(path, wrong, "restart the gateway, or put it back as it was"))
+            wrong = f"{shown(before)} cannot become {shown(after)} while the gateway runs"
+            complaints.append(Complaint(path, wrong, _RIGHT))
+    if (running.tls.certificate is None) != (wanted.tls.certificate is None):
+        complaints.append(Complaint("tls", "TLS cannot begin or end while the gateway runs", _RIGHT))
     return complaints
-
-
-def named_files(document: Document) -> Sequence[str]:
-    """Files that the configuration names and whose content matters: one that changes makes another configuration."""
-    tls = [service.tls for service in document.services]
-    return [path for one in tls for path in (one.ca, one.certificate, one.key) if path is not None]
 
 
 def _at(document: Document, path: str) -> Any:

@@ -16,6 +16,8 @@ from proxy.config.places import parse_base_url
 from proxy.config.service_tls import digest_of_files
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, Tls
+from proxy.cors import Cors
+from proxy.forwarded import Proxies
 from proxy.headers import added
 from proxy.protocols import operations
 from proxy.providers import PROVIDERS
@@ -45,6 +47,13 @@ def compile_snapshot(document: Document, generation: int, environ: Mapping[str, 
         services=services,
         consumers=consumers,
         model_apis=model_apis,
+        tls=None if document.tls.certificate is None else (document.tls.certificate, document.tls.key),
+        trusted_proxies=Proxies(document.trusted_proxies) if document.trusted_proxies else None,
+        cors=Cors(document.cors.origins) if document.cors.origins else None,
+        fronted=bool(document.trusted_proxies or document.cors.origins),
+        methods=tuple(
+            sorted({method for table in tables.values() for methods in table.exact.values() for method in methods})
+        ),
         spool_dir=document.spool_dir,
         _by_digest={
             values.digest_of_key(key): consumers[config.name] for config in document.consumers for key in config.keys

@@ -12,10 +12,11 @@ from pydantic_core import PydanticCustomError
 
 from proxy.config.complaints import Complaint, near_miss, shown
 from proxy.config.egress import egress_of
-from proxy.config.model import ConsumerConfig, Document, ModelApiConfig, ServiceConfig, TargetConfig
+from proxy.config.model import ConsumerConfig, Document, ListenerTls, ModelApiConfig, ServiceConfig, TargetConfig
 from proxy.config.places import is_loopback, parse_base_url, spool_fault
 from proxy.config.service_tls import client_certificate_fault
 from proxy.config.values import digest_of_key
+from proxy.listener_tls import CertificateError, context_of
 from proxy.protocols import operations, protocols_of
 from proxy.providers import PROVIDERS
 
@@ -40,6 +41,7 @@ class Parts:
     admin_listen: str | None
     admin_token: str
     allow_open: bool
+    tls: ListenerTls | None
     spool: SpoolFolder | None
     """None: it is broken, or nothing will be held on disk."""
     max_request_bytes: int | None
@@ -59,6 +61,7 @@ def parts_of(document: Document) -> Parts:
         admin_listen=document.admin.listen,
         admin_token=document.admin.token,
         allow_open=document.allow_open,
+        tls=document.tls,
         spool=spool_of(document),
         max_request_bytes=document.limits.max_request_bytes,
         services=document.services,
@@ -82,6 +85,7 @@ def cross_check(parts: Parts, environ: Mapping[str, str], *, starting: bool) -> 
     machine."""
     return [
         *_listeners(parts),
+        *_certificate(parts),
         *_doubled_names("services", parts.services),
         *_doubled_names("consumers", parts.consumers),
         *_doubled_names("model_apis", parts.model_apis),
@@ -100,6 +104,21 @@ def _listeners(parts: Parts) -> Iterator[Complaint]:
     same = parts.listen is not None and parts.listen == parts.admin_listen
     if same and not str(parts.listen).endswith(":0"):
         yield Complaint("admin.listen", f"{parts.admin_listen} is the address of listen too", "use another port")
+
+
+def _certificate(parts: Parts) -> Iterator[Complaint]:
+    """The files have to be there and belong together."""
+    tls = parts.tls
+    if tls is None or tls.certificate is None:
+        if tls is not None and tls.key is not None:
+            yield Complaint(
+                "tls.certificate", "it is missing, and tls.key is there", "name the certificate of that key"
+            )
+        return
+    try:
+        context_of(tls.certificate, tls.key)
+    except CertificateError as fault:
+        yield Complaint(f"tls.{fault.key}", fault.wrong, fault.right)
 
 
 def _doubled_names(

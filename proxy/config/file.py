@@ -6,7 +6,9 @@ structure; the models, one value at a time; then how the parts fit together, ove
 Relative paths are relative to the working directory of the process.
 """
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
@@ -15,8 +17,17 @@ from pydantic import BaseModel, ValidationError
 
 from proxy.config.complaints import Complaint, ConfigError, Supplied, is_secret, nearest, path_text, translated
 from proxy.config.crosscheck import Parts, cross_check, parts_of, spool_of
-from proxy.config.model import Admin, ConsumerConfig, Document, Limits, ModelApiConfig, Section, ServiceConfig
-from proxy.config.values import is_name
+from proxy.config.model import (
+    Admin,
+    ConsumerConfig,
+    Document,
+    Limits,
+    ListenerTls,
+    ModelApiConfig,
+    Section,
+    ServiceConfig,
+)
+from proxy.config.values import COUNT_MAX, is_name
 from proxy.config.yaml_text import plain_values
 
 __all__ = ["Complaint", "ConfigError", "load", "parse", "read", "validated"]
@@ -26,6 +37,9 @@ DEPTH_MAX: Final = 32
 
 VALUES_MAX: Final = 250_000
 """In one file, aliases followed: ten times what a thousand Model APIs need; nested aliases could mean billions."""
+
+FILE_BYTES_MAX: Final = 16 << 20
+"""Of the configuration: VALUES_MAX of them with 64 bytes each."""
 
 SECRET_FILE_BYTES_MAX: Final = 65_536
 """A key or a token is far smaller; `file:/dev/zero` would not end."""
@@ -47,13 +61,14 @@ def load(path: Path | str, environ: Mapping[str, str], *, starting: bool = False
 
 
 def read(
-    path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any], *, starting: bool = False
+    path: Path, environ: Mapping[str, str], overrides: Mapping[str, Any], *, starting: bool = False, again: bool = False
 ) -> tuple[str, Document]:
     """The text as written, and what it says with `overrides` in place of its own keys. Raises ConfigError.
 
     The text must be good by itself too: restarted processes read it without the overrides, which are the supervisor's.
+    `again`: by a gateway that runs, which no pipe may keep waiting.
     """
-    text = _text_of(path)
+    text = _text_of(path, again=again)
     document = parse(text, environ, path, starting=starting)
     return text, parse(text, environ, path, overrides, starting=starting) if overrides else document
 
@@ -68,9 +83,17 @@ def validated(plain: Mapping[str, Any]) -> Document:
         raise ConfigError([translated(one, _known_keys(one["loc"])) for one in found]) from None
 
 
-def _text_of(path: Path | str) -> str:
+def _text_of(path: Path | str, *, again: bool = False) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError([Complaint(str(path), "it is no file that can be read again", "put one there")])
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            wrong = f"it has more than {FILE_BYTES_MAX >> 20} MiB"
+            raise ConfigError([Complaint(str(path), wrong, "name a configuration file")])
+        return content.decode()
     except OSError as error:
         raise ConfigError(
             [Complaint(str(path), f"it cannot be read ({error.strerror})", "name a readable file")]
@@ -131,6 +154,9 @@ class _Reading:
             raise ConfigError([Complaint(path_text(at[:1]), f"the file has more than {VALUES_MAX} values", right)])
         if isinstance(value, str):
             return self._text(value, at)
+        if isinstance(value, int) and abs(value) > COUNT_MAX:  # Python would not even write some of them out
+            self._complain(at, "the number is too large", f"no number of the file is above {COUNT_MAX}")
+            return _UNKNOWN
         if len(at) > DEPTH_MAX:
             self._complain(at[:3], "it is nested too deeply", f"the file has at most {DEPTH_MAX} levels")
             return _UNKNOWN
@@ -146,9 +172,10 @@ class _Reading:
             self.complaints.append(Complaint(path_text(at), wrong, right))
 
     def _is_key(self, key: object, at: _Location) -> bool:
-        if isinstance(key, str):
+        if isinstance(key, str) and _is_text(key):
             return True
-        self._complain((*at, str(key)), "the key is no text", "put it in quotes")
+        shown_key = ascii(key) if isinstance(key, str) else str(key)
+        self._complain((*at, shown_key), "the key is no text", "put it in quotes")
         return False
 
     def _text(self, value: str, at: _Location) -> object:
@@ -160,6 +187,9 @@ class _Reading:
         supplied = _REFERENCE.sub(self._value_of, value)
         if "${" in _REFERENCE.sub("", value):
             self._complain(at, "the reference with ${ is not complete", "write ${NAME} or ${NAME:-default}")
+            return _UNKNOWN
+        if not _is_text(supplied):
+            self._complain(at, "it has half of a character (a lone surrogate)", "write the whole character")
             return _UNKNOWN
         result = Supplied(supplied) if _REFERENCE.search(value) else value
         if supplied.startswith("file:") and is_secret(at):
@@ -180,13 +210,18 @@ class _Reading:
                 text = file.read(SECRET_FILE_BYTES_MAX + 1)
         except OSError as error:
             self._complain(at, f"the file {name} cannot be read ({error.strerror})", "name a readable file")
-        except UnicodeDecodeError:
-            self._complain(at, f"the file {name} is not text", "name a file that holds nothing but the secret")
+        except ValueError:  # not UTF-8; or a name with a NUL
+            self._complain(at, f"the file {name!r} is not text", "name a file that holds nothing but the secret")
         else:
             if len(text) <= SECRET_FILE_BYTES_MAX:
                 return Supplied(text.strip())
             self._complain(at, f"the file {name} is too large", "name a file that holds nothing but the secret")
         return _UNKNOWN
+
+
+def _is_text(value: str) -> bool:
+    """Can it be written down? `"\\ud800"` in quotes makes half of a character, which nothing can carry."""
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _known_keys(location: Iterable[str | int]) -> tuple[str, ...]:
@@ -212,12 +247,14 @@ def _sound_parts(raw: dict[str, Any]) -> Parts:
     document = _sound({key: value for key, value in raw.items() if key in ("listen", "allow_open")}, Document)
     holding = _sound({key: value for key, value in raw.items() if key in ("spool_dir", "limits")}, Document)
     limits = _sound(raw.get("limits", {}), Limits)
+    tls = _sound(raw.get("tls", {}), ListenerTls)
     admin = _sound(raw.get("admin", {}), Admin)
     return Parts(
         listen=document.listen if document else None,
         admin_listen=admin.listen if admin else None,
         admin_token=admin.token if admin else "",
         allow_open=document.allow_open if document else True,
+        tls=tls,
         spool=spool_of(holding) if holding else None,
         max_request_bytes=limits.max_request_bytes if limits else None,
         services=_entries(raw.get("services"), ServiceConfig),

@@ -28,8 +28,10 @@ class Section(BaseModel):
 class ListenerTls(Section):
     """`tls`: of the data listener."""
 
-    certificate: Annotated[str | None, later(None, "TLS on the listener")] = None
-    key: Annotated[str | None, later(None, "TLS on the listener")] = None
+    certificate: places.File | None = None
+    """PEM; the chain too. Null: no TLS."""
+    key: places.File | None = None
+    """Null: it is in the certificate's file."""
 
 
 class Admin(Section):
@@ -43,7 +45,7 @@ class Admin(Section):
 class Cors(Section):
     """`cors`."""
 
-    origins: Annotated[list[str], later([], "CORS")] = []
+    origins: Annotated[list[places.Origin], values.front] = []
 
 
 class Limits(Section):
@@ -199,7 +201,7 @@ class Document(Section):
     drain_timeout_ms: Milliseconds = 180_000
     admin: Admin = Admin()
     allow_open: Switch = False
-    trusted_proxies: Annotated[list[str], later([], "reading the client's address from a proxy")] = []
+    trusted_proxies: Annotated[list[places.Network], values.front] = []
     cors: Cors = Cors()
     state: values.State = "sqlite:./.sluiceway/state.db"
     spool_dir: places.SpoolDir = "./.sluiceway/spool"

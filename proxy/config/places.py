@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
 from proxy.config.complaints import wrong_value
+from proxy.forwarded import network_of
 from proxy.protocols import PROTOCOLS, SCENARIOS, operations
 from proxy.sockets import parse_address
 
@@ -22,6 +23,8 @@ _DOMAIN: Final = re.compile(
 )
 _HOST: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 """Of 253 characters at most. The dot at the end is that of a name that is not searched for in a cluster's domains."""
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([1-9][0-9]{0,4}))?")
+"""As browsers write it (RFC 6454 §6.1): in lower case."""
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 _PATHS_OF_CALLS: Final = sorted(
     {
@@ -189,6 +192,36 @@ def _spool_dir(value: str) -> str:
     return value
 
 
+def _file(value: str) -> str:
+    if not value or "\0" in value:
+        raise wrong_value("{value} is no file", "name a readable file")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        network_of(value)
+    except ValueError as error:
+        right = "write an address or a network: 192.0.2.7, 10.0.0.0/8, fd00::/8"
+        if "host bits" in str(error):
+            right = f"write the network: {ip_network(value, strict=False)}"
+        raise wrong_value("{value} is no network", right) from None
+    return value
+
+
+def _origin(value: str) -> str:
+    found = _ORIGIN.fullmatch(value)
+    if value != "*" and (found is None or int(found[3] or 1) > 65535 or not is_host(found[2].strip("[]"))):
+        right = "write scheme, host and port as browsers do, in lower case and without a path: https://app.example.com"
+        raise wrong_value("{value} is no origin", right)
+    if found is not None and (found[1], found[3]) in (("http", "80"), ("https", "443")):
+        raise wrong_value("{value} is never sent", f"browsers leave the usual port out: {value.rpartition(':')[0]}")
+    return value
+
+
+File = Annotated[str, AfterValidator(_file)]
+Network = Annotated[str, AfterValidator(_network)]
+Origin = Annotated[str, AfterValidator(_origin)]
 Listen = Annotated[str, BeforeValidator(_port_alone), AfterValidator(_listen)]
 Domain = Annotated[str, AfterValidator(_domain)]
 BasePath = Annotated[str, AfterValidator(_base_path)]

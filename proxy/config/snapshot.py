@@ -18,7 +18,9 @@ from hashlib import sha256
 from typing import Final
 
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, targets_of
+from proxy.cors import Cors
 from proxy.errors import GatewayError
+from proxy.forwarded import Proxies
 from proxy.protocols.base import Operation
 
 __all__ = [
@@ -180,6 +182,16 @@ class Snapshot:
     services: Mapping[str, Service]
     consumers: Mapping[str, Consumer]
     model_apis: tuple[ModelApi, ...]
+    tls: tuple[str, str | None] | None
+    """Of the data listener: the files of certificate and key (None: it is in the certificate's). None: no TLS."""
+    trusted_proxies: Proxies | None
+    """Who is believed about a client's address; None: nobody."""
+    cors: Cors | None
+    """Which web pages may read answers; None: that is not this gateway's to say."""
+    fronted: bool
+    """One of the two is there: only then a request is looked at for them."""
+    methods: tuple[str, ...]
+    """Of all routes together: what `OPTIONS *` is answered."""
     spool_dir: str
     """A folder, relative to the working directory where the file says so; it need not exist yet."""
     _by_digest: dict[bytes, Consumer] = field(repr=False)

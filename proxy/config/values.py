@@ -45,6 +45,9 @@ TARGETS_MAX: Final = 1000
 WEIGHT_MAX: Final = 1_000_000
 """Shares as fine as one in a million; what is larger is a slip."""
 
+FRONT_MAX: Final = 1000
+"""Trusted proxies, or origins: a list that a person can still judge. The largest CDN has some hundred networks."""
+
 ATTEMPTS_MAX: Final = 64
 """Of one request: each is held in its record and is a span. More keys or services than that are tried by no one
 request."""
@@ -209,6 +212,12 @@ def _targets(value: list[_T]) -> list[_T]:
     return value
 
 
+def _front(value: list[_T]) -> list[_T]:
+    if len(value) > FRONT_MAX:
+        raise wrong_value(f"the list has {len(value)} entries", f"use at most {FRONT_MAX}")
+    return value
+
+
 Whole = Annotated[int, Field(ge=0, le=COUNT_MAX), BeforeValidator(_number)]
 """0, 1, 2, …"""
 Positive = Annotated[int, Field(ge=1, le=COUNT_MAX), BeforeValidator(_number)]
@@ -236,3 +245,5 @@ routing: Final = BeforeValidator(_routing)
 """Of `routing`."""
 targets: Final = AfterValidator(_targets)
 """Of a list of targets."""
+front: Final = AfterValidator(_front)
+"""Of `trusted_proxies` and `cors.origins`."""

@@ -11,7 +11,8 @@ CLIENTS = 8
 
 
 class Load:
-    """Clients that ask for one short answer after the other, every other one on a new connection."""
+    """Clients that ask for one short answer after the other: half of them on one connection for as long as that may be,
+    the others with two requests on each."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -32,17 +33,18 @@ class Load:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Load"]:
         """Until the end of the block; then each client ends its request."""
-        clients = [asyncio.create_task(self._client()) for _ in range(CLIENTS)]
+        clients = [asyncio.create_task(self._client(keeps=number % 2 == 0)) for number in range(CLIENTS)]
         try:
             yield self
         finally:
             self._stopped = True
             await asyncio.gather(*clients)
 
-    async def _client(self) -> None:
+    async def _client(self, *, keeps: bool) -> None:
+        """`keeps`: its connection, for as long as it may."""
         while not self._stopped:
             client = await Client.to(self._port)
-            for _ in range(2):
+            for _ in range(1_000_000 if keeps else 2):
                 name = f"load-{next(self._numbers)}"
                 body = chat_body(stream=self.done % 3 == 0)
                 await client.send(head_of(CHAT, name, len(body)) + body)
@@ -53,6 +55,6 @@ class Load:
                 async with self._progress:
                     self.done += 1
                     self._progress.notify_all()
-                if not got.reusable:
+                if self._stopped or not got.reusable:
                     break
             client.leave()

@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from benchmarks import machine
 from benchmarks.memory import MIB, MODEL, body_of
+from tests.fakes.certificates import Authority
 from tests.fakes.gateway import Gateway
 from tests.fakes.simulated import Simulated
 
@@ -84,6 +85,7 @@ class Bed:
     gateway: Gateway
     upstream: Simulated
     client: aiohttp.ClientSession
+    url: str
     sent: int = 0
 
     @property
@@ -117,7 +119,7 @@ class Bed:
         if not kind.chunked:
             headers["Content-Length"] = str(len(kind.request) or body_bytes)
         received, received_bytes, tail = hashlib.sha256(), 0, b""
-        async with self.client.post(self.gateway.url + kind.path, data=pieces(), headers=headers) as answer:
+        async with self.client.post(self.url + kind.path, data=pieces(), headers=headers) as answer:
             async for piece in answer.content.iter_chunked(READ_BYTES):
                 received.update(piece)
                 received_bytes += len(piece)
@@ -179,22 +181,33 @@ def document_of(upstream: str) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Bed]:
+async def serving(folder: Path, authority: Authority | None = None) -> AsyncIterator[Bed]:
+    """`authority`: of the listener's certificate, where it speaks TLS."""
+    tls = {"tls": {"certificate": str(authority.issue("127.0.0.1"))}} if authority else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
     async with (
         Simulated.running() as upstream,
-        Gateway.serving(document_of(upstream.url), folder) as gateway,
+        Gateway.serving(document_of(upstream.url) | tls, folder) as gateway,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False
+            connector=aiohttp.TCPConnector(limit=0, ssl=authority.trusting() if authority else True),
+            timeout=timeout,
+            auto_decompress=False,
         ) as client,
     ):
-        yield Bed(gateway, upstream, client)
+        yield Bed(gateway, upstream, client, gateway.url.replace("http:", "https:") if authority else gateway.url)
         assert not gateway.errors
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
     async with serving(tmp_path_factory.mktemp("large")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tls_bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
+    folder = tmp_path_factory.mktemp("large-tls")
+    async with serving(folder, Authority(folder)) as running:
         yield running
 
 
@@ -207,4 +220,11 @@ async def test_large_bodies_pass_unchanged_and_are_read(bed: Bed, kinds: tuple[K
 async def test_memory_does_not_depend_on_the_size_of_bodies(bed: Bed, kinds: tuple[Kind, ...]) -> None:
     small = await bed.transfers(kinds, 8, 4 * MIB)
     large = await bed.transfers(kinds, 8, 32 * MIB)
+    assert large - small < GROWTH_BYTES
+
+
+@pytest.mark.parametrize("kinds", [UPLOADS, DOWNLOADS], ids=["uploads", "downloads"])
+async def test_memory_does_not_depend_on_the_size_of_bodies_over_tls(tls_bed: Bed, kinds: tuple[Kind, ...]) -> None:
+    small = await tls_bed.transfers(kinds, 8, 4 * MIB)
+    large = await tls_bed.transfers(kinds, 8, 32 * MIB)
     assert large - small < GROWTH_BYTES

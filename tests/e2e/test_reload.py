@@ -13,6 +13,7 @@ import aiohttp
 import orjson
 
 from observability.board import Cell
+from tests.e2e.exchanges import Exchange
 from tests.e2e.load import Load
 from tests.e2e.traffic import CHAT, Client, Got, ask, chat_body, document_of, head_of
 from tests.fakes.gateway import Gateway
@@ -240,3 +241,48 @@ async def test_a_secret_that_changed_in_its_file_is_read_on_sighup(tmp_path: Pat
             await gateway.lines.wait("configuration_in_force", generation=2)
             assert (await ask(gateway.port, "first", key="sk-first")).status == 401
             assert (await ask(gateway.port, "second", key="sk-second")).status == 200
+
+
+async def test_a_secret_that_changed_while_control_was_away_is_found(tmp_path: Path) -> None:
+    """The kept text is the same, so that it does not tell; a worker that begins now must be no other generation 1."""
+    async with Simulated.running() as upstream:
+        secret = tmp_path / "secret"
+        secret.write_text("sk-first\n")
+        document = document_of(upstream.url)
+        document["consumers"][0]["keys"] = [f"file:{secret}"]
+        async with Gateway.serving(document, tmp_path) as gateway:
+            secret.write_text("sk-second\n")
+            (worker,), (control,) = gateway.pids("proxy.worker"), gateway.pids("proxy.control")
+            os.kill(worker, signal.SIGKILL)
+            await gateway.lines.wait("worker_ready", 2, generation=1)
+            while (await ask(gateway.port, "first", key="sk-first")).status != 200:
+                pass  # until control has told it what generation 1 is
+            assert (await ask(gateway.port, "second", key="sk-second")).status == 401
+            os.kill(control, signal.SIGKILL)
+            await gateway.lines.wait("configuration_in_force", generation=2)
+            assert (await ask(gateway.port, "first", key="sk-first")).status == 401
+            got = await ask(gateway.port, "second", key="sk-second")
+            assert (got.status, got.headers["x-sluiceway-generation"]) == (200, "2")
+
+
+async def test_a_key_that_was_revoked_opens_no_draining_worker(tmp_path: Path) -> None:
+    async with (
+        Simulated.running() as upstream,
+        Gateway.serving(document_of(upstream.url), tmp_path) as gateway,
+    ):
+        stream = await Exchange.streaming(gateway.port, "stream")
+        gateway.signal(signal.SIGUSR2)
+        await gateway.lines.wait("rolling_restart_done")
+
+        def revoke(document: dict[str, Any]) -> None:
+            document["consumers"][0]["keys"] = ["sk-another"]
+
+        write(gateway, revoke)
+        await gateway.lines.wait("configuration_in_force", generation=2)
+        got = await stream.finish_stream(upstream)
+        assert got.reusable
+        await stream.client.send(head_of(CHAT, "behind", len(chat_body())) + chat_body())
+        got = await stream.client.receive(Got())
+        while got.status == 200:  # the worker that leaves is told beside the others, and nobody waits for it
+            got = await ask(gateway.port, "again")
+        assert (got.status, got.headers["x-sluiceway-generation"]) == (401, "2")

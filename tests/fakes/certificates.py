@@ -40,6 +40,15 @@ class Authority:
         self, *names: str, expired: bool = False, self_signed: bool = False, passphrase: bytes | None = None
     ) -> Path:
         """A PEM file with a key and its certificate, whose subject is the first name; for servers and clients."""
+        key_text, text = self.pair(*names, expired=expired, self_signed=self_signed, passphrase=passphrase)
+        path = self._folder / f"{abs(hash(text)):x}.pem"
+        path.write_bytes(key_text + text)
+        return path
+
+    def pair(
+        self, *names: str, expired: bool = False, self_signed: bool = False, passphrase: bytes | None = None
+    ) -> tuple[bytes, bytes]:
+        """The same as text: the key, and the certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         subject = _name(names[0])
@@ -54,15 +63,15 @@ class Authority:
             )
             .sign(issuer_key, hashes.SHA256())
         )
-        path = self._folder / f"{key.public_key().public_numbers().x:x}.pem"
-        encryption = (
-            serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase)
+        hidden = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+        return (
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden),
+            certificate.public_bytes(serialization.Encoding.PEM),
         )
-        path.write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        return path
+
+    def trusting(self) -> ssl.SSLContext:
+        """A client's TLS context that trusts this authority alone."""
+        return ssl.create_default_context(cafile=self.ca_file)
 
 
 def halves(pem: Path) -> tuple[Path, Path]:

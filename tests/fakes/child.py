@@ -6,6 +6,7 @@ Usage: child.py NAME BEHAVIOUR…   with board=FILE, row=N, generation=N where i
     exit-once=FILE   the first time (FILE remembers) end with exit-code=CODE on the line in the FIFO; live the next time
     beats            with `ready`: show a heartbeat, as a worker's event loop does
     deaf             ignore SIGTERM
+    waits=FIFO       do nothing of this before there is a line in the FIFO
     reloads          say that SIGHUP came
     slow             end on the line `go` in the FIFO given by fifo=FILE, not on SIGTERM
     started=N        pretend to have begun N requests that have no record yet
@@ -13,6 +14,7 @@ Usage: child.py NAME BEHAVIOUR…   with board=FILE, row=N, generation=N where i
     leaves=FD        on SIGTERM or SIGUSR2 close the listening socket and leave the board's generation, as a worker does
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -32,7 +34,8 @@ def main() -> None:
 
     def on_term(number: int, _frame: FrameType | None) -> None:
         if "leaves" in options:
-            os.close(int(options["leaves"]))
+            with contextlib.suppress(OSError):  # it was told before
+                os.close(int(options["leaves"]))
             Board.open(Path(options["board"])).row(int(options["row"]))[Cell.GENERATION] = 0
         say(name, "got", signal.Signals(number).name)
         if "deaf" not in options and "slow" not in options:
@@ -43,6 +46,8 @@ def main() -> None:
     if "reloads" in options:
         signal.signal(signal.SIGHUP, lambda *_: say(name, "got", "SIGHUP"))
     say(name, "started", os.getpid())
+    if "waits" in options:
+        wait_for_line(options["waits"])
     if "exit-once" in options:
         memory = Path(options["exit-once"])
         if not memory.exists():

@@ -5,6 +5,7 @@ The seam is the emitter, the narrowest there is: requests come through a real so
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from observability.tally import RequestCounter
 from proxy.config import file as config_file
 from proxy.config.compile import compile_snapshot
 from proxy.handler import Handler
+from proxy.listening import Listening, listen
 from proxy.pipeline import Pipeline
 from proxy.server import EdgeServer
 from proxy.spool import Holding
@@ -41,6 +43,7 @@ class FakeWorker:
         self.handler: Handler
         self.pipeline: Pipeline
         self.holding: Holding
+        self.listener: Listening
 
     def hand_over(self, record: tuple[Any, ...]) -> None:
         """As the emitter and an observer do, by way of JSON."""
@@ -101,12 +104,14 @@ async def running(document: dict[str, Any]) -> AsyncIterator[FakeWorker]:
         counter = RequestCounter(Path(folder), 0)  # mapped: it needs its name no longer
     middleware = ObservationMiddleware(worker, counter, worker.row, lambda _: True)
     worker.server = EdgeServer(middleware.wrap(worker.handler), snapshot.limits, worker.row)
-    listener = await asyncio.get_running_loop().create_server(worker.server, worker.host, 0)
-    worker.port = listener.sockets[0].getsockname()[1]
+    worker.server.adopt(snapshot.limits, snapshot.trusted_proxies)
+    listening = socket.create_server((worker.host, 0))
+    worker.port = listening.getsockname()[1]
+    worker.listener = await listen(worker.server, listening, snapshot)
     try:
         yield worker
     finally:
-        listener.close()
+        worker.listener.close()
         worker.server.stop_sweeping()
         await worker.server.shutdown(0.1)
         worker.pipeline.close()

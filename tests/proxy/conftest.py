@@ -1,4 +1,4 @@
-"""What several of these tests start."""
+"""What several of these tests start, and a certificate for those with TLS."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.certificates import Authority
 from tests.fakes.host import Host
+
+
+@pytest.fixture(scope="session")
+def listener_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Issues what the listener shows; its `trusting()` is for clients."""
+    return Authority(tmp_path_factory.mktemp("listener"))
+
+
+@pytest.fixture(scope="session")
+def listener_tls(listener_authority: Authority) -> dict[str, Any]:
+    """`tls` of a configuration."""
+    return {"certificate": str(listener_authority.issue("127.0.0.1", "localhost"))}
 
 
 @pytest.fixture

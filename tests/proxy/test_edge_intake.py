@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from tests.fakes.raw import connect
-from tests.fakes.scripted import ReadRequest, Scripted, Send, Tell, Wait
+from tests.fakes.scripted import Fin, ReadRequest, Scripted, Send, Tell, Wait
 from tests.fakes.worker import document_of, running
 from tests.proxy.test_edge import OK, _until, post, refused
 
@@ -120,3 +120,75 @@ async def test_who_asks_again_and_again_and_reads_nothing_is_not_answered_withou
         sending.cancel()
         client.close()
         assert 0 < largest < 1 << 20
+
+
+# -- pipelining ------------------------------------------------------------------------------------------------------
+
+GET = b" HTTP/1.1\r\nHost: x\r\n\r\n"
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"
+
+
+async def test_errors_in_the_middle_stay_in_their_place() -> None:
+    """What the gateway answers by itself waits for what was asked before, and does not end the connection."""
+    async with (
+        Scripted(*(ReadRequest(), Send(OK)) * 3) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        strange = post().replace(b"sk-test", b"sk-strange")
+        client.send(post() + b"GET /nothing" + GET + post() + strange + b"GET /v1/chat/completions" + GET + post())
+        assert [(await client.answer()).status for _ in range(6)] == [200, 404, 200, 401, 405, 200]
+        records = [await worker.fields() for _ in range(6)]
+        assert [fields["http.response.status_code"] for fields in records] == [200, 404, 200, 401, 405, 200]
+
+
+async def test_what_stands_behind_a_malformed_request_is_never_read() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post() + b"GET  /two-spaces" + GET + post())
+        assert (await client.answer()).status == 200
+        await worker.fields()
+        await refused(client, worker, 400, "bad_request")
+        assert worker.records.empty()
+        assert len(upstream.connections[0].heads) == 1
+
+
+async def test_what_stands_behind_an_answer_that_was_cut_is_never_read() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(CUT), Fin()) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post() + post())
+        await client.head()
+        assert (await client.rest())[0] == b"{}"
+        assert (await worker.fields())["sluiceway.outcome"] == "upstream_aborted"
+        await _until(lambda: [True] if not worker.server.live else [])
+        assert worker.records.empty()
+
+
+async def test_what_stands_behind_connection_close_is_never_read() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"{}", b"Connection: close") + post())
+        assert (await client.answer()).headers["connection"] == "close"
+        assert await client.rest() == (b"", "fin")
+        await worker.fields()
+        assert worker.records.empty()
+
+
+async def test_a_body_that_ends_badly_ends_what_was_sent_behind_it() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"2\r\n{}x\r\n0\r\n\r\n", b"Transfer-Encoding: chunked") + post())
+        await refused(client, worker, 400, "bad_request")
+        assert worker.records.empty()

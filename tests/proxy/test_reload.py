@@ -5,13 +5,16 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.config import file as config_file
 from proxy.config.change import lasting_changes
+from proxy.config.file import FILE_BYTES_MAX
 from proxy.config.model import Document
-from proxy.reload import Reload
+from proxy.config.seal import seal_of
+from proxy.reload import Generation, Reload
 from proxy.state import StateFolder, read_kept
 
 TEXT = """
@@ -24,21 +27,24 @@ class Followed:
 
     def __init__(self, folder: Path, **options: object) -> None:
         self.file = folder / "sluiceway.yaml"
-        self.announced: asyncio.Queue[tuple[int, Document]] = asyncio.Queue()
+        self.announced: asyncio.Queue[Generation] = asyncio.Queue()
         text, document = config_file.read(self.file, os.environ, options)
         self._state = StateFolder(folder / "state")
-        adopted = self._state.adopt(text)
+        adopted = self._state.adopt(text, seal_of(document, "key"))
         self.kept = adopted.path
         state = StateFolder(folder / "state", lock=False)
-        self.reload = Reload(self.file, state, read_kept(self.kept), document, options, self._announce)
-
-    def _announce(self, generation: int, document: Document) -> None:
-        self.announced.put_nowait((generation, document))
+        kept = read_kept(self.kept)
+        self.reload = Reload(self.file, state, kept, document, options, "key", self.announced.put_nowait)
 
     async def next(self) -> tuple[int, int]:
         """Number of the next generation, and of what it says."""
-        generation, document = await asyncio.wait_for(self.announced.get(), 10)
-        return generation, document.services[0].idle_timeout_ms
+        generation = await asyncio.wait_for(self.announced.get(), 10)
+        return generation.number, generation.document.services[0].idle_timeout_ms
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong with the file."""
+        return " ".join(str(complaint) for complaint in self.reload.refused)
 
 
 def text(number: int) -> str:
@@ -89,13 +95,128 @@ async def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
 async def test_sighup_reads_at_once_and_numbers_only_what_is_new(tmp_path: Path) -> None:
     file = tmp_path / "sluiceway.yaml"
     file.write_text(text(1))
-    async with following(tmp_path) as followed:
-        file.write_text(text(2))
+    followed = Followed(tmp_path)
+    file.write_text(text(2))
+    followed.reload.ask()
+    await followed.reload.look()
+    assert followed.announced.get_nowait().number == 2
+    followed.reload.ask()
+    await followed.reload.look()
+    assert followed.announced.empty()
+    assert read_kept(followed.kept).generation == 2
+    await followed.reload.look()
+    file.write_text(text(3))
+    await followed.reload.look()
+    assert followed.announced.empty()  # nobody asked, and it has not stood still
+
+
+async def test_a_file_that_is_written_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sluiceway.yaml"
+    file.write_text(text(1))
+    followed = Followed(tmp_path)
+    file.write_text(text(2))
+
+    def read_and_write(*args: Any, **options: Any) -> tuple[str, Document]:
+        found = config_file.read(*args, **options)
+        file.write_text(text(3000))
+        monkeypatch.undo()
+        return found
+
+    monkeypatch.setattr("proxy.reload.read", read_and_write)
+    followed.reload.ask()
+    await followed.reload.look()
+    assert followed.announced.empty()
+    await followed.reload.look()
+    assert (await followed.next()) == (2, 3000)
+
+
+async def test_the_same_text_that_means_another_thing_is_another_generation(tmp_path: Path) -> None:
+    file, secret = tmp_path / "sluiceway.yaml", tmp_path / "secret"
+    file.write_text(text(1) + f'consumers: [{{name: c, keys: ["file:{secret}"]}}]')
+    secret.write_text("first")
+    followed = Followed(tmp_path)
+    before = read_kept(followed.kept)
+    assert "first" not in followed.kept.read_text()
+    secret.write_text("second")
+    followed.reload.ask()
+    await followed.reload.look()
+    generation = followed.announced.get_nowait()
+    assert (generation.number, generation.document.consumers[0].keys) == (2, ["second"])
+    after = read_kept(followed.kept)
+    assert (after.text, after.generation) == (before.text, 2)
+    assert after.seal != before.seal
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"limits: {max_request_bytes: 0x" + b"f" * 5000 + b"}", "the number is too large"),
+        (b'consumers: [{name: c, keys: ["file:/\\0x"]}]', "is not text"),
+        (b'consumers: [{name: c, keys: [k], labels: {x: "\\ud800"}}]', "half of a character"),
+        (b"\xff", "it is not UTF-8 text"),
+        (b"#" * (FILE_BYTES_MAX + 1), "it has more than 16 MiB"),
+    ],
+    ids=["number", "nul", "surrogate", "latin-1", "large"],
+)
+async def test_whatever_stands_in_the_file_the_next_one_is_read(tmp_path: Path, content: bytes, wrong: str) -> None:
+    file = tmp_path / "sluiceway.yaml"
+    file.write_text(text(1))
+    followed = Followed(tmp_path)
+    file.write_bytes(content)
+    followed.reload.ask()
+    await followed.reload.look()
+    assert wrong in followed.wrong
+    file.write_text(text(2))
+    followed.reload.ask()
+    await followed.reload.look()
+    assert followed.wrong == ""
+    assert await followed.next() == (2, 2)
+
+
+async def test_a_fault_of_our_own_is_told_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "sluiceway.yaml"
+    file.write_text(text(1))
+    followed = Followed(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.reload.read", lambda *_, **__: 1 // 0)
         followed.reload.ask()
-        assert await followed.next() == (2, 2)
-        followed.reload.ask()
-        file.write_text(text(3))
-        assert await followed.next() == (3, 3)
+        await followed.reload.look()
+        assert "ZeroDivisionError" in followed.wrong
+    file.write_text(text(2))
+    followed.reload.ask()
+    await followed.reload.look()
+    assert await followed.next() == (2, 2)
+
+
+async def test_a_pipe_in_the_files_place_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sluiceway.yaml"
+    file.write_text(text(1))
+    followed = Followed(tmp_path)
+    file.unlink()
+    os.mkfifo(file)
+    followed.reload.ask()
+    await followed.reload.look()
+    assert "it is no file that can be read again" in followed.wrong
+
+
+async def test_a_secret_in_a_pipe_that_nobody_fills_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.reload.READ_S", 0.05)
+    file, pipe = tmp_path / "sluiceway.yaml", tmp_path / "pipe"
+    file.write_text(text(1))
+    os.mkfifo(pipe)
+    followed = Followed(tmp_path)
+    file.write_text(text(1) + f'consumers: [{{name: c, keys: ["file:{pipe}"]}}]')
+    followed.reload.ask()
+    await followed.reload.look()
+    assert "is a secret's file a pipe?" in followed.wrong
+    followed.reload.ask()
+    await followed.reload.look()
+    assert "an earlier look at it hangs" in followed.wrong  # and no second thread hangs with it
+    pipe.write_text("filled")
 
 
 async def test_options_of_the_command_line_go_before_the_file(tmp_path: Path) -> None:

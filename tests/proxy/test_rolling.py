@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from observability.board import Board, Cell
-from tests.fakes.host import Host, fifo
+from proxy.heartbeat import now_ms, silent_slots
+from tests.fakes.host import PATIENCE_S, Host, fifo
 
 SERVING = ["ready", "beats", "leaves={fd}"]
 
@@ -127,6 +129,62 @@ def test_a_worker_in_a_crash_loop_can_be_replaced(host: Callable[..., Host]) -> 
     run.process.terminate()
     assert run.end() == 0
     assert len(run.of("worker-1")) == 2
+
+
+def ask(run: Host) -> bytes:
+    """Who answers a new connection."""
+    host_name, _, port = run.wait(verb="listens")["what"].rpartition(":")
+    with socket.create_connection((host_name, int(port)), timeout=PATIENCE_S) as connection:
+        return connection.recv(64)
+
+
+def test_the_socket_of_a_successor_is_not_taken_away_with_its_predecessors(
+    host: Callable[..., Host], tmp_path: Path
+) -> None:
+    """The old one leaves by itself while the new one, on the same socket, is about to serve."""
+    end, begin = fifo(tmp_path / "end"), fifo(tmp_path / "begin")
+    run = host(
+        workers=[[*SERVING, "slow", f"fifo={end}"]],
+        replacements=[[f"waits={begin}", *SERVING, "answer={fd}"]],
+    )
+    run.wait(event="ready")
+    os.kill(int(run.of("worker-0")[0]), signal.SIGTERM)
+    run.wait(child="worker-0", verb="got", what="SIGTERM")
+    roll(run)
+    run.wait(event="worker_leaving", child="worker-0")
+    begin.write_text("go\n")
+    run.wait(event="rolling_restart_done")
+    assert ask(run) == b"worker-0"
+    end.write_text("go\n")
+    run.wait(event="ended", child="worker-0")
+    assert ask(run) == b"worker-0"
+    roll(run)  # parked, the slot could not be opened again: the successor has the address
+    run.wait_for_start(3, "worker-0")
+    assert not run.logged("rolling_restart_abandoned")
+
+
+def test_a_worker_that_hangs_and_was_replaced_is_no_silent_slot(host: Callable[..., Host]) -> None:
+    run = host(workers=[SERVING])
+    run.wait(event="ready")
+    old = int(run.of("worker-0")[0])
+    os.kill(old, signal.SIGSTOP)
+    roll(run)
+    run.wait(event="rolling_restart_done")
+    board = Board.open(run.folder / "board")
+    row = board.row(0)
+    assert row[Cell.GENERATION] == 7  # it could not even say that it leaves
+    assert row[Cell.REPLACED] == 1
+    later = now_ms() + 60_000
+    board.row(1)[Cell.GENERATION] = 8
+    assert silent_slots(board, later) == [0]  # the one that serves, so much later
+    run.wait_for_start(2, "worker-0")
+    os.kill(int(run.of("worker-0")[1]), signal.SIGSTOP)
+    board.row(1)[Cell.HEARTBEAT] = later
+    assert silent_slots(board, later) == []
+    assert board.generation(0) == 8
+    os.kill(old, signal.SIGKILL)
+    run.wait(event="ended", child="worker-0")
+    assert row[Cell.REPLACED] == 0
 
 
 def test_a_roll_before_the_host_is_ready_is_refused(host: Callable[..., Host]) -> None:

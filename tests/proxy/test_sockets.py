@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from proxy.sockets import AddressError, Listeners, format_address, listen_alone, parse_address
+from proxy.sockets import KEEPALIVE, AddressError, Listeners, format_address, listen_alone, parse_address
 
 LOOPBACK = "127.0.0.1:0"
 
@@ -165,3 +165,14 @@ def test_a_muted_slot_listens_again_when_its_worker_is_started(listeners: Callab
         assert waiting(both.fds[1]) > 0
         for connection in connections:
             connection.close()
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_accepted_connections_inherit_what_notices_the_dead(
+    listeners: Callable[[str, int], Listeners], slot: int
+) -> None:
+    made = listeners(LOOPBACK, 2)
+    made.park(1 - slot)
+    with connect(made.address), closing(socket.socket(fileno=os.dup(made.fds[slot]))) as listener:
+        with closing(listener.accept()[0]) as accepted:
+            assert [accepted.getsockopt(level, option) for level, option, _ in KEEPALIVE] == [1, 60, 15, 4, 1]

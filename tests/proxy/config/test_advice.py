@@ -29,6 +29,10 @@ def BY_MODEL(*patterns: str) -> tuple[str, Any]:
 
 # changes to the contract's file, path of the warning, words of what is odd, words of what would be right
 ODD: list[tuple[list[tuple[str, Any]], str, str, str]] = [
+    ([("trusted_proxies", ["10.0.0.0/8", "0.0.0.0/0"])], "trusted_proxies[1]", "is everybody", "your own proxies"),
+    ([("trusted_proxies", ["::/0"])], "trusted_proxies[0]", "::/0 is everybody", "your own proxies"),
+    ([("cors.origins", ["https://a.example", "*"])], "cors.origins[1]", "in it already", "take it out"),
+    ([("cors.origins", ["*"]), ("model_apis.0.auth", "open")], "model_apis[0].auth", "web page", "name the origins"),
     ([("model_apis", []), ("services", [])], "model_apis", "the file has none", "add at least one"),
     ([("services.1", SPARE)], "services[1].name", "no Model API uses service spare", "take it out"),
     ([("services.1", KEYED)], "services[1].name", "no Model API uses service spare", "take it out"),

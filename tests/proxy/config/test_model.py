@@ -69,10 +69,6 @@ def test_an_empty_mapping_has_the_same_defaults() -> None:
 
 # path, a value that asks for the feature
 NOT_BUILT = [
-    ("tls.certificate", "cert.pem"),
-    ("tls.key", "key.pem"),
-    ("trusted_proxies", ["10.0.0.0/8"]),
-    ("cors.origins", ["https://example.com"]),
     ("state", "redis://localhost:6379/0"),
     ("tracing.keep_errors", False),
     ("tracing.keep_slower_than_ms", 500),
@@ -118,6 +114,9 @@ BUILT = [
     ("admin.token", "t"),
     ("admin.token", None),
     ("allow_open", True),
+    ("trusted_proxies", ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::ffff:10.0.0.0/104"]),
+    ("cors.origins", ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080", "app://local"]),
+    ("cors.origins", ["*"]),
     ("state", "sqlite:/var/lib/sluiceway/state.db"),
     ("limits.max_connections", 1),
     ("limits.max_inflight_requests", 1),
@@ -202,7 +201,8 @@ def test_every_key_is_in_one_of_the_tables_above() -> None:
 
     told = {"model_apis.0.balance"} | {path for path, _ in NOT_BUILT} | {path for path, _ in BUILT}
     named = {"services.0.name", "consumers.0.name", "consumers.0.keys", "model_apis.0.name",
-             "model_apis.0.routing.single.service", *(f"services.0.tls.{key}" for key in ("ca", "certificate", "key")),
+             "model_apis.0.routing.single.service", "tls.certificate", "tls.key",
+             *(f"services.0.tls.{key}" for key in ("ca", "certificate", "key")),
              *(f"model_apis.0.routing.{way}.0.{key}" for way in ("by_model", "by_weight") for key in ENTRIES[way][0]),
              *(f"model_apis.0.fallback.0.{key}" for key in ENTRIES["fallback"][0])}  # fmt: skip
     assert set(leaves(Document, "")) - told == named
