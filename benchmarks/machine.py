@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -97,6 +98,11 @@ def peak_memory_bytes(pid: int) -> int:
     if found is None:
         raise ValueError(f"no VmHWM of {pid}")
     return int(found[1]) * 1024
+
+
+def memory_bytes(pid: int) -> int:
+    """Resident size now."""
+    return int((PROC / str(pid) / "statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def two_cores() -> tuple[int, int]:

@@ -45,6 +45,9 @@ class Content(Protocol):
     def is_eof(self) -> bool:
         """All bytes have arrived (they may still wait to be read)."""
 
+    def exception(self) -> type[BaseException] | BaseException | None:
+        """Why no more can be read; None where more may come."""
+
 
 class Clock(Protocol):
     """Stands still while the client's body is awaited (`proxy.deadline`)."""
@@ -138,6 +141,12 @@ class RequestBody:
         self._limit_bytes = limit_bytes
         if self.content_length is not None and self.content_length > limit_bytes:
             raise _too_large(limit_bytes)
+
+    def check_arrived(self) -> None:
+        """Raise what is wrong with what has arrived: nothing of it is to go upstream."""
+        error = self._content.exception()
+        if isinstance(error, GatewayError):
+            raise error
 
     # -- the tape ----------------------------------------------------------------------------------------------------
 

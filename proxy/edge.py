@@ -44,6 +44,12 @@ LINGERING_S: Final = 5.0
 TLS_BUFFER_BYTES: Final = 65536
 """What is read ahead, and written ahead, of TLS before the one or the other is paused: as without it. uvloop's own are
 256 and 512 KiB."""
+UPLOAD_PIECE_BYTES: Final = 1024
+"""Of a request body, or its rest, in `body_idle_timeout_ms`: less is no piece, else 10 bytes/s would hold a connection
+for ever. In the 30 s of the default it is 34 bytes/s; the slowest mobile links have thirty times that."""
+TAKEN_PIECE_BYTES: Final = 65536
+"""Of an answer that waits, or all of it, in `write_idle_timeout_ms`: as much as is held here for a reader. In the 60 s
+of the default it is 1.1 KB/s, less than a telephone modem of 1991. Who keeps up with small events is never judged."""
 SURPLUS_S: Final = 1.0
 """How long a connection above `max_connections` may take for its first head, and to leave once it is answered."""
 
@@ -57,8 +63,8 @@ class Edge(Intake):
     __slots__ = (
         "_awaited",
         "_closing",
-        "_taken",
         "_taken_at",
+        "_taken_bytes",
         "channel",
         "idle_at",
         "open_ended",
@@ -73,15 +79,15 @@ class Edge(Intake):
         """The transport until the connection is lost; aiohttp's own attribute goes away when closing begins."""
         self.outbox = server.outbox
         """What is written to the client goes through it."""
-        self._taken = 0
-        self._taken_at = 0.0
+        self._taken_bytes = 0
+        self._taken_at = 0.0  # since when so many were taken and more waits; 0: nothing waits
         self._awaited = False  # the last sweep saw somebody wait for the body
         self.open_ended = False
         """The running answer's end is the connection's, and it has not come yet (`proxy.downstream`)."""
         self.idle_at = self._loop.time()
         """Since when a next request is awaited, where none is running."""
         self.written_bytes = 0
-        """Answer bytes handed to the transport; less what it still holds, they are what the reader took."""
+        """Answer bytes handed to the transport; less what it and the kernel hold of them, they are what was taken."""
         self.secure = False
         """Over TLS."""
         self._closing = False  # over TLS: what is written goes out, then close_notify, then the client's is awaited
@@ -98,6 +104,8 @@ class Edge(Intake):
             proxies = self._server.trusted_proxies
             if proxies is not None and self.peername is not None and proxies.trusts(str(self.peername[0])):
                 self._introduction = ProxyHeader()
+        if channel is not None:
+            tcp.hold_little(channel)
         if self._server.full:
             self._surplus_at = time.monotonic()
             self._server.surplus += 1
@@ -271,12 +279,10 @@ class Edge(Intake):
                 return
         elif self.unread:
             self._judge_upload(now, limits.body_idle_timeout_ms)
-        unsent = channel.get_write_buffer_size()
-        if not unsent or self.written_bytes - unsent != self._taken:
-            self._taken = self.written_bytes - unsent
-            self._taken_at = now
-        elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
-            self.abort()
+        if unsent := channel.get_write_buffer_size():
+            self._judge_reader(now, self.written_bytes - unsent - tcp.unacknowledged(channel), limits)
+        else:
+            self._taken_at = 0.0
 
     def _judge_goodbye(self, channel: asyncio.Transport, now: float, idle_timeout_ms: int) -> None:
         """End a connection over TLS whose client takes nothing more, or has taken all and does not say goodbye.
@@ -285,17 +291,33 @@ class Edge(Intake):
         """
         taken = tcp.acknowledged(channel)
         limit_s = idle_timeout_ms / 1000 if tcp.unacknowledged(channel) else self._lingering_time
-        if taken != self._taken:
-            self._taken, self._taken_at = taken, now
+        if taken != self._taken_bytes:
+            self._taken_bytes, self._taken_at = taken, now
         elif limit_s and now - self._taken_at > limit_s:
             self.abort()
 
     def _judge_upload(self, now: float, idle_timeout_ms: int) -> None:
         """End a body that is awaited and does not come. The clock runs from the first sweep that sees the wait."""
-        awaited = self._body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
+        body = self._body
+        awaited = body._waiter is not None  # noqa: SLF001 - somebody waits for the body right now
+        if self._awaited and 0 < body._size < UPLOAD_PIECE_BYTES:  # noqa: SLF001
+            awaited = True  # a drop came in this very turn, and nobody has had the time to read it: it ends no wait
         if awaited and not self._awaited:
             self._progress_at = now  # before, nobody asked for it: the upstream, or no `100 Continue` yet
         self._awaited = awaited
-        if awaited and idle_timeout_ms and now - self._progress_at > idle_timeout_ms / 1000:
+        if self._arrived_bytes - self._marked_bytes >= UPLOAD_PIECE_BYTES:
+            self._marked_bytes = self._arrived_bytes
+            self._progress_at = now
+        elif awaited and idle_timeout_ms and now - self._progress_at > idle_timeout_ms / 1000:
             self._refused = True
             self._body.set_exception(GatewayError("client_timeout", "the request body stopped arriving"))
+
+    def _judge_reader(self, now: float, taken_bytes: int, limits: Limits) -> None:
+        """End an answer that waits for its reader and is not taken, or only in drops."""
+        if not self._taken_at or taken_bytes - self._taken_bytes >= TAKEN_PIECE_BYTES:
+            self._taken_bytes = taken_bytes
+            self._taken_at = now
+        elif limits.write_idle_timeout_ms and now - self._taken_at > limits.write_idle_timeout_ms / 1000:
+            assert self.channel is not None
+            tcp.reset_on_close(self.channel)  # else the kernel keeps its megabytes until they are taken, in hours
+            self.abort()

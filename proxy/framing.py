@@ -15,13 +15,27 @@ from typing import Final
 HEAD_END: Final = b"\r\n\r\n"
 
 # method SP origin-form SP version; no fragment, no control or space in the target, nothing after the version.
-_REQUEST_LINE: Final = re.compile(rb"[A-Z][A-Z_-]{0,31} (?:/[^\x00-\x20#\x7f]*|\*) HTTP/1\.[01]\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(?!CONNECT )[A-Z][A-Z_-]{0,31} (?:/[^\x00-\x20#\x7f]*|\*) HTTP/1\.[01]\r\n")
 # Whole header section in one match: token ":" value CRLF, no obs-fold, no space before the colon, no bare CR or LF.
-_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
+# Possessive: 0.9 µs for eleven lines, where it was 1.5.
+_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
 # A path with a dot segment, literal or encoded, means one thing to us and may mean another behind us.
-_DOT_SEGMENT: Final = re.compile(rb"/(?:\.|%2e){1,2}(?:[/?\\]|%2f|%5c|$)", re.IGNORECASE)
+_DOT_SEGMENT: Final = re.compile(rb"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/?\\;]|%2f|%5c|$)", re.IGNORECASE)
+# So does a path with a control character, or with a backslash, which some servers read as a slash.
+_ODD_PATH: Final = re.compile(rb"\\|%(?:[01][0-9a-f]|7f|5c)", re.IGNORECASE)
+# A host is a name or an address, and a port (RFC 9110 §7.2): in a path, a user or a list each finds another one.
+_HOST: Final = re.compile(
+    rb"\r\n[Hh][Oo][Ss][Tt]:[ \t]*(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?[ \t]*\r\n"
+)
+# `Connection` takes out what it names. Of these fields we read one request, and who gets it without them another.
+_TAKEN_OUT: Final = re.compile(
+    rb"\r\nconnection:(?:[^\r\n]*,)?[ \t]*"
+    rb"(?:host|content-(?:length|type|encoding)|authorization|x-api-key|api-key)[ \t]*[,\r]"
+)
 # Some servers read "_" as "-" in header names (CGI's habit): then these would be framing or routing headers.
-_UNDERSCORE_TWIN: Final = re.compile(rb"\r\n(?:content_length|transfer_encoding|proxy_authorization|x_api_key):")
+_UNDERSCORE_TWIN: Final = re.compile(
+    rb"\r\n(?:content_(?:length|type|encoding)|transfer_encoding|proxy_authorization|x_api_key):"
+)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _TRANSFER_ENCODING: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
 
@@ -48,10 +62,20 @@ def head_fault(head: bytes) -> str | None:
     if target == b"*":
         if head[:first_space] != b"OPTIONS":
             return "the target * is for OPTIONS only"
-    elif (b"." in target or b"%2" in target) and _DOT_SEGMENT.search(target.partition(b"?")[0]):
-        return "the path has a dot segment"
+    elif b"." in target or b"%" in target or b"\\" in target:
+        path = target.partition(b"?")[0]
+        if _DOT_SEGMENT.search(path):
+            return "the path has a dot segment"
+        if _ODD_PATH.search(path):
+            return "the path has a backslash or an encoded control character"
     # 36 bytes is more than the longest name sought; nearly all heads have neither, and lower() of a head costs 0.3 µs
     lowered = head.lower()
+    # it is the first line of nearly all heads; where it is missing, the parser says so
+    if not _HOST.match(head, line.end() - 2) and not _HOST.search(head, line.end() - 2) and b"\r\nhost:" in lowered:
+        return "the Host is none (a name or an address, and perhaps a port)"
+    connection = lowered.find(b"\r\nconnection:")
+    if connection >= 0 and _TAKEN_OUT.search(lowered, connection):
+        return "Connection names a field that belongs to the request"
     if b"transfer-encoding:" in lowered:
         return _transfer_encoding_fault(lowered, http_1_0=head[line.end() - 3 : line.end() - 2] == b"0")
     if b"_" in lowered and _UNDERSCORE_TWIN.search(lowered):
@@ -168,13 +192,19 @@ class HeadCollector:
 
 
 class ChunkedBody:
-    """Follows one chunked body and says where it ends. Holds at most one unfinished line."""
+    """Follows one chunked body and says where it ends. Holds at most one unfinished line.
 
-    __slots__ = ("_in_trailers", "_line", "_skip", "_trailer_bytes", "done")
+    The trailers are judged here and shown to no parser: that of aiohttp 3.14 takes the last of them for the first
+    header line of the next request, which may be somebody else's where a proxy before us shares its connections.
+    """
+
+    __slots__ = ("_in_trailers", "_line", "_skip", "_trailer_bytes", "chunks_end", "done")
 
     def __init__(self) -> None:
         self.done = False
         """The last chunk and the trailers were seen."""
+        self.chunks_end = 0
+        """Of the piece that was scanned last: what stands behind belongs to the trailers."""
         self._skip = 0  # data bytes and their CRLF still to pass; the CRLF is checked when 2 or fewer are left
         self._line = b""
         self._in_trailers = False
@@ -186,6 +216,7 @@ class ChunkedBody:
         Raises FramingError on a malformed size line, a chunk that does not end with CRLF, or an overlong line.
         """
         position, end = start, len(data)
+        self.chunks_end = start if self._in_trailers else end
         while position < end and not self.done:
             if self._skip:
                 position = self._pass_data(data, position, end)
@@ -205,6 +236,8 @@ class ChunkedBody:
             position = newline + 1
             self._check_length(len(line))
             self._take_line(line)
+            if self._in_trailers and self.chunks_end == end:
+                self.chunks_end = position
         return position
 
     def _pass_data(self, data: bytes, position: int, end: int) -> int:
@@ -233,6 +266,8 @@ class ChunkedBody:
         if self._in_trailers:
             self._trailer_bytes += len(line)
             self.done = line == b"\r\n"
+            if not self.done and (not _TRAILER.fullmatch(line) or _FRAMING_TRAILER.match(line)):
+                raise FramingError("a trailer is malformed, or a field that has to stand in the head")
             return
         size = _CHUNK_LINE.fullmatch(line)
         if size is None:
@@ -244,6 +279,13 @@ class ChunkedBody:
             self._in_trailers = True
 
 
+_TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+# RFC 9110 §6.5.1: what frames, routes or changes a message is no trailer. The others are dropped all the same.
+_FRAMING_TRAILER: Final = re.compile(
+    rb"(?:transfer[-_]encoding|content[-_](?:length|encoding|type)|host|connection|trailer|te|upgrade|expect"
+    rb"|authorization|x[-_]api[-_]key|api-key):",
+    re.IGNORECASE,
+)
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 # A run of whole chunks of 1 to 15 bytes. One by one they cost 1.3 µs each, 56 ms for a piece of 256 KiB; so, 2 ms.
 # Possessive throughout, so linear. What it does not match (a longer extension, a cut chunk) goes the other way.

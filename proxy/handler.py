@@ -109,7 +109,7 @@ class Handler:
         expect = headers.get(EXPECT)
         if http_1_0:
             expect = None  # RFC 9110 §10.1.1: HTTP/1.0 does not know the interim answer
-        elif expect is not None and expect.lower() != "100-continue":
+        elif expect is not None and (expect.lower() != "100-continue" or len(headers.getall(EXPECT)) > 1):
             raise GatewayError("bad_request", "the only expectation served is 100-continue")
         body = RequestBody(
             request.content,

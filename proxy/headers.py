@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
+from observability.codings.decode import READABLE
+
 Lines = Iterable[tuple[bytes, bytes]]
 
 HOP_BY_HOP: Final = frozenset(
@@ -30,7 +32,7 @@ _NEVER_UPSTREAM: Final = HOP_BY_HOP | CREDENTIALS | _OURS_TO_SAY
 _NOBODY: Final[frozenset[bytes]] = frozenset()
 _USUAL_CONNECTION: Final = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
 OWN_PREFIX: Final = b"x-sluiceway-"
-READABLE_CODINGS: Final = (b"gzip", b"deflate")
+READABLE_CODINGS: Final = tuple(coding.encode() for coding in READABLE)
 """What the scanners decode: `Accept-Encoding` is narrowed to these."""
 
 

@@ -28,6 +28,7 @@ class Intake(RequestHandler):
     """The receiving half of a client connection; `proxy.edge` is the rest of it."""
 
     __slots__ = (
+        "_arrived_bytes",
         "_body",
         "_busy",
         "_chunked",
@@ -36,6 +37,7 @@ class Intake(RequestHandler):
         "_introduction",
         "_last",
         "_left",
+        "_marked_bytes",
         "_progress_at",
         "_refused",
         "_server",
@@ -56,7 +58,9 @@ class Intake(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._refused = False  # nothing that still comes is read
         self._last = False  # nothing behind the running request is read
-        self._progress_at = 0.0  # when the last body byte came, for the sweep
+        self._arrived_bytes = 0  # of all bodies of the connection, for the sweep
+        self._marked_bytes = 0  # of these, so many had arrived …
+        self._progress_at = 0.0  # … when the sweep saw progress for the last time
         self._surplus_at = 0.0  # when this connection came as one above the limit; 0: it did not
 
     @property
@@ -91,7 +95,7 @@ class Intake(RequestHandler):
             return
         if self._left and len(data) <= self._left:  # the way of every piece of an upload but the last
             self._left -= len(data)
-            self._progress_at = time.monotonic()
+            self._arrived_bytes += len(data)
             super().data_received(data)
             return
         if not data:  # aiohttp goes on with what its own parser had to put by
@@ -105,7 +109,7 @@ class Intake(RequestHandler):
             if self._left:
                 part, data = data[: self._left], data[self._left :]
                 self._left -= len(part)
-                self._progress_at = time.monotonic()
+                self._arrived_bytes += len(part)
                 super().data_received(part)
             elif self._chunked is not None:
                 data = self._take_chunked(data)
@@ -123,10 +127,16 @@ class Intake(RequestHandler):
         except FramingError as error:
             self._fail_body(str(error))
             return b""
-        self._progress_at = time.monotonic()
+        self._arrived_bytes += end
+        chunks_end = self._chunked.chunks_end
         if self._chunked.done:
             self._chunked = None
-        super().data_received(data if end == len(data) else data[:end])
+            if chunks_end + 2 == end:  # no trailers, as always: only the empty line that stands in their place
+                super().data_received(data if end == len(data) else data[:end])
+            else:
+                super().data_received(data[:chunks_end] + b"\r\n")
+        elif chunks_end:
+            super().data_received(data if chunks_end == len(data) else data[:chunks_end])
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._messages.pop()
             self._fail_body("the body is malformed")
@@ -197,11 +207,13 @@ class Intake(RequestHandler):
             self.refuse(refusal_of(message))
             return
         self._body = payload
-        self._progress_at = time.monotonic()
         if message.chunked:
             self._chunked = ChunkedBody()
         elif payload is not EMPTY_PAYLOAD:
             self._left = int(message.headers["Content-Length"])
+        if payload is not EMPTY_PAYLOAD:
+            self._marked_bytes = self._arrived_bytes
+            self._progress_at = time.monotonic()
         if message.upgrade:
             # Ignored (RFC 9110 §7.8): a plain request. But the parser may take what follows for another protocol.
             self._last = True

@@ -157,7 +157,7 @@ class Pipeline:
         """The scanner of the body. A small body that has arrived, as nearly all have, is taken at once."""
         body, operation, headers = exchange.body, route.operation, exchange.headers
         scanner = request_scanner(
-            operation.protocol, operation.name, headers.get(_CONTENT_TYPE, ""), headers.get(_CONTENT_ENCODING, "")
+            operation.protocol, operation.name, headers.get(_CONTENT_TYPE, ""), _encoding_of(headers)
         )
         if body.small and not scanner.decodes and (data := body.take_arrived()):
             exchange.payload = data
@@ -178,6 +178,7 @@ class Pipeline:
             scanner.whole(exchange.payload, strict=model_api.model_matters)
             exchange.observation.request_scanner = scanner
             return
+        body.check_arrived()
         again = model_api.max_attempts > 1 and model_api.has_alternatives
         if model_api.needs_model or again:
             limits = exchange.snapshot.limits
@@ -197,8 +198,7 @@ class Pipeline:
         else:
             ask_usage = False
         if ask_usage or model_api.rewrites:
-            content_type, encoding = headers.get(_CONTENT_TYPE, ""), headers.get(_CONTENT_ENCODING, "")
-            exchange.changes = Changes(content_type, encoding, ask_usage=ask_usage)
+            exchange.changes = Changes(headers.get(_CONTENT_TYPE, ""), _encoding_of(headers), ask_usage=ask_usage)
         if model_api.model_matters:
             if scanner.model_duplicated:
                 raise GatewayError("bad_request", NAMED_TWICE)
@@ -209,6 +209,8 @@ class Pipeline:
                 kind = shown(headers.get(_CONTENT_TYPE, ""))
                 message = f"the model is looked for in JSON and in forms with parts, and the Content-Type is {kind}"
                 raise GatewayError("model_missing", message)
+            if scanner.crowded:
+                raise GatewayError("overloaded", "the gateway is looking into as many encoded bodies as it may")
             if scanner.failed:  # what follows may name another model to whoever reads it
                 raise GatewayError("bad_request", UNREADABLE)
             if scanner.model_seen and not scanner.model_valid:
@@ -279,3 +281,8 @@ class Pipeline:
         if not exchange.body.complete:
             exchange.keep_alive = False
         await relay(exchange, kept, kept.head, added_lines(exchange, service.name))
+
+
+def _encoding_of(headers: Any) -> str:
+    """All Content-Encoding lines as the one list that they are (RFC 9110 §5.3); empty where there is none."""
+    return "" if headers.get(_CONTENT_ENCODING) is None else ",".join(headers.getall(_CONTENT_ENCODING))

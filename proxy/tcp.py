@@ -12,6 +12,10 @@ from typing import Final
 # States of Linux's tcp_states.h in which the peer has sent FIN or reset: CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING.
 _PEER_GONE: Final = frozenset((7, 8, 9, 11))
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+_TCP_NOTSENT_LOWAT: Final = 25  # of Linux's tcp.h; Python's socket has it from 3.12 on
+UNSENT_BYTES: Final = 262144
+"""What the kernel takes from us beyond what is on its way. Left to itself it takes 4 MiB for each slow reader, and as
+much from the upstream before we stop reading there: 8 MiB a reader, which a container's limit counts too."""
 
 
 def peer_gone(channel: asyncio.Transport) -> bool:
@@ -25,15 +29,23 @@ def peer_gone(channel: asyncio.Transport) -> bool:
     return True
 
 
+def hold_little(channel: asyncio.Transport) -> None:
+    """The kernel is to hold little of what a slow reader does not take. A fast one does not notice."""
+    connection = channel.get_extra_info("socket")
+    if connection is not None and connection.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
 def unacknowledged(channel: asyncio.Transport) -> int:
-    """Bytes that the kernel has of us and the other side has not taken."""
+    """Bytes that the kernel took and the other side has not: up to 4 MiB, so that we see a slow reader take nothing for
+    minutes, and then a MiB at once."""
     connection = channel.get_extra_info("socket")
     if connection is None:
         return 0
-    try:
+    with contextlib.suppress(OSError):
         return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0
+    return 0
 
 
 def acknowledged(channel: asyncio.Transport) -> int:

@@ -7,6 +7,7 @@ table `READERS` says which.
 
 from functools import lru_cache
 
+from observability.codings.decode import Decoder, UnreadableEncodingError, codings_of
 from observability.findings import Findings
 from observability.scanners import (
     anthropic,
@@ -22,7 +23,6 @@ from observability.scanners import (
 )
 from observability.scanners.base import DecodingScanner, JsonScanner, Reader, Scanner, SseScanner
 from observability.scanners.request import FormScanner, RequestScanner
-from observability.wire.decode import Decoder, UnreadableEncodingError
 from observability.wire.json_paths import Paths
 from observability.wire.multipart_fields import boundary_of
 
@@ -71,7 +71,7 @@ def response_scanner(
     `choices`: how many the request asked for, None where that is not known.
 
     Server-sent events and JSON are read. Other content says nothing that we know (it is whole when it ends), nor does
-    an operation without a reader. A content coding other than gzip and deflate: `findings.failed` from the start.
+    an operation without a reader. A content coding that `codings` does not know: `findings.failed` from the start.
     """
     framing, reader = _reading(protocol, operation, content_type)
     findings = Findings()
@@ -81,7 +81,7 @@ def response_scanner(
     if choices is not None:
         meaning.expect(choices)
     scanner = framing(meaning)
-    if content_encoding in ("", "identity"):
+    if not content_encoding or not codings_of(content_encoding):
         return scanner
     try:
         return DecodingScanner(Decoder(content_encoding), scanner)
@@ -93,9 +93,9 @@ def response_scanner(
 def request_scanner(protocol: str, operation: str, content_type: str, content_encoding: str = "") -> RequestScanner:
     """A scanner for the body of one request; the head's fields as received.
 
-    JSON is read, forms where the protocol has them, and either behind gzip or deflate. Of other kinds everything stays
-    unknown, as of operations whose bodies name no model; another content coding, or a form without a clear boundary:
-    `failed` from the start. All other operations of a protocol name their model alike.
+    JSON is read, forms where the protocol has them, and either behind a content coding. Of other kinds everything stays
+    unknown, as of operations whose bodies name no model; a coding that `codings` does not know, or a form without a
+    clear boundary: `failed` from the start. All other operations of a protocol name their model alike.
     """
     # a form's boundary is new in each request, and a long type must not be kept 1024 times
     reading = _request_reading if len(content_type) <= _CACHED_TYPE_CHARS_MAX else _request_reading.__wrapped__

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import orjson
 
+from observability.codings.decode import Decoder
 from observability.findings import Findings
 from observability.scanners.sparse import event_document, sparse_document
-from observability.wire.decode import Decoder
 from observability.wire.json_fields import JsonFields
 from observability.wire.json_paths import Path, Paths
 from observability.wire.sse import Part, SseSplitter

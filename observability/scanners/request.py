@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from observability.wire.decode import Decoder, UnreadableEncodingError
+from observability.codings.account import REQUESTS
+from observability.codings.decode import Decoder, UnreadableEncodingError, codings_of
 from observability.wire.json_fields import VALUE_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
 from observability.wire.json_paths import Field, Path, Paths
 from observability.wire.multipart_fields import FormField, MultipartFields
@@ -118,16 +119,21 @@ class RequestScanner:
         return "model" in self.duplicates or "model" in self.lookalikes
 
     @property
+    def crowded(self) -> bool:
+        """It failed because too many encoded bodies are being looked at: no fault of the body's."""
+        return self._decoder is not None and self._decoder.crowded
+
+    @property
     def decodes(self) -> bool:
         """It still looks at the body, and has to decode it for that."""
         return self._decoder is not None and not self._off
 
     def decode(self, encoding: str) -> None:
         """The body is encoded (Content-Encoding, not empty). To be said before the first byte."""
-        if self._off or encoding.strip().lower() == "identity":
+        if self._off or not codings_of(encoding):
             return
         try:
-            self._decoder = Decoder(encoding, ratio_max=RATIO_MAX, grace_bytes=RATIO_GRACE_BYTES)
+            self._decoder = Decoder(encoding, ratio_max=RATIO_MAX, grace_bytes=RATIO_GRACE_BYTES, account=REQUESTS)
         except UnreadableEncodingError:
             self._switch_off()
 

@@ -55,7 +55,7 @@ class ResponseHead:
     """The upstream lets the connection serve another request afterwards."""
     content_type: bytes
     content_encoding: bytes
-    """As they came, empty where they did not; of several lines the last."""
+    """As they came, empty where they did not; of several lines the last, and of codings all, joined by commas."""
     connection: bytes | None
     """All `Connection` lines, joined by commas; None where there is none."""
 
@@ -229,7 +229,8 @@ class ResponseReader:
                 self._content_type = value
         elif length == 16:
             if name.lower() == b"content-encoding":
-                self._content_encoding = value
+                coded = self._content_encoding
+                self._content_encoding = coded + b"," + value if coded else value
         elif length == 17:
             if name.lower() == b"transfer-encoding":
                 before = self._transfer_encoding

@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.raw import connect
 from tests.fakes.scripted import Fin, ReadRequest, Scripted, Send, Tell, Wait
 from tests.fakes.worker import document_of, running
+from tests.observability.chunks import byte_by_byte
 from tests.proxy.test_edge import OK, _until, post, refused
 
 
@@ -120,6 +121,38 @@ async def test_who_asks_again_and_again_and_reads_nothing_is_not_answered_withou
         sending.cancel()
         client.close()
         assert 0 < largest < 1 << 20
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "byte by byte"])
+async def test_the_trailers_of_a_request_are_no_headers_of_the_next(apart: bool) -> None:
+    """aiohttp's parser took the last one for that; behind a proxy that shares connections it is somebody else's."""
+    trailed = post(b"2\r\n{}\r\n0\r\nX-One: 1\r\nX-Leaked: 1\r\n\r\n", b"Transfer-Encoding: chunked")
+    async with (
+        Scripted(*(ReadRequest(), Send(OK)) * 4) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        for _ in range(2):
+            for piece in byte_by_byte(trailed) if apart else [trailed]:
+                client.send(piece)
+                await asyncio.sleep(0)
+            assert (await client.answer()).status == 200
+            client.send(post(b'{"x":1}'))
+            assert (await client.answer()).status == 200
+        (connection,) = upstream.connections
+        assert not [head for head in connection.heads if b"X-" in head]
+        assert connection.bodies == [b"{}", b'{"x":1}'] * 2
+
+
+async def test_a_chunked_body_that_cannot_be_read_goes_nowhere_where_that_is_known() -> None:
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"2\r\n{}\r\n0x0\r\n\r\n", b"Transfer-Encoding: chunked"))
+        await refused(client, worker, 400, "bad_request")
+        assert not upstream.connections
 
 
 # -- pipelining ------------------------------------------------------------------------------------------------------

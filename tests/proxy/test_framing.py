@@ -1,5 +1,6 @@
 """Strict heads and the end of chunked bodies, each case whole and in pieces."""
 
+import itertools
 import time
 
 import pytest
@@ -18,6 +19,11 @@ GOOD_HEADS = {
     "OPTIONS *": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
     "underscore elsewhere": b"GET / HTTP/1.1\r\nHost: x\r\nX_Custom: 1\r\n\r\n",
     "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
+    "a host behind other lines": b"GET / HTTP/1.1\r\nA: b\r\nHOST: my_host.example:8080\r\n\r\n",
+    "an address": b"GET / HTTP/1.1\r\nHost: [2001:db8::1]:80 \r\n\r\n",
+    "an empty host": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+    "Connection": b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, x-own, hosts, content-lengths\r\n\r\n",
+    "encoded letters": b"GET /a%20b%e9 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 BAD_HEADS = {
     "two spaces before the target": (b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", "request line"),
@@ -59,6 +65,21 @@ BAD_HEADS = {
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
         "exclude each other",
     ),
+    "dot segment behind a backslash": (b"GET /a\\..\\b HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "dot segment with a parameter": (b"GET /a/..;b/c HTTP/1.1\r\nHost: x\r\n\r\n", "dot segment"),
+    "backslash": (b"GET /a\\b HTTP/1.1\r\nHost: x\r\n\r\n", "backslash"),
+    "encoded backslash": (b"GET /a%5Cb HTTP/1.1\r\nHost: x\r\n\r\n", "backslash"),
+    "encoded NUL": (b"GET /a%00 HTTP/1.1\r\nHost: x\r\n\r\n", "control character"),
+    "CONNECT with a path": (b"CONNECT /a HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT"),
+    "a host with a path": (b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n", "Host"),
+    "a host with a user": (b"GET / HTTP/1.1\r\nA: b\r\nhost: u@x\r\n\r\n", "Host"),
+    "a list of hosts": (b"GET / HTTP/1.1\r\nHost: x, y\r\n\r\n", "Host"),
+    "Connection: host": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, Host\r\n\r\n", "Connection"),
+    "a second Connection": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: b\r\nConnection:content-type ,x\r\n\r\n",
+        "Connection",
+    ),
+    "Content_Type": (b"POST / HTTP/1.1\r\nHost: x\r\nContent_Type: a/b\r\n\r\n", "underscore"),
     "Content_Length": (b"POST / HTTP/1.1\r\nHost: x\r\nContent_Length: 3\r\n\r\n", "underscore"),
     "Transfer_Encoding beside": (
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer_Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -172,6 +193,13 @@ BAD_BODIES = {
     "bare LF behind the data": b"3\r\nabc\n0\r\n\r\n",
     "endless size line": b"1;" + b"a" * 400,
     "endless trailers": b"0\r\n" + b"X: 1\r\n" * 2000,
+    "a trailer without colon": b"0\r\nX\r\n\r\n",
+    "a folded trailer": b"0\r\nX: 1\r\n 2\r\n\r\n",
+    "a NUL in a trailer": b"0\r\nX: \0\r\n\r\n",
+    "a bare CR in a trailer": b"0\r\nX: a\rb\r\n\r\n",
+    "a trailer that frames": b"0\r\nContent-Length: 1\r\n\r\n",
+    "a trailer that frames, underscored": b"0\r\ntransfer_encoding: chunked\r\n\r\n",
+    "a trailer that routes": b"0\r\nHOST: x\r\n\r\n",
 }
 
 
@@ -186,6 +214,20 @@ def test_the_end_of_a_chunked_body_is_found_whole_and_byte_by_byte(body: bytes, 
         assert not pieces.done
         assert pieces.scan(body[at : at + 1]) == 1
     assert pieces.done
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@given(cuts=st.lists(st.integers(0, 80), max_size=5))
+def test_chunks_and_trailers_are_told_apart(body: bytes, cuts: list[int]) -> None:
+    """What a parser is shown of the pieces is the body without its trailers."""
+    end = body.rindex(b"0\r\n", 0, body.index(b"\r\n\r\n", body.rindex(b"0\r\n")) + 2) + 3
+    scanner, shown, bounds = ChunkedBody(), b"", [0, *sorted(min(at, len(body)) for at in cuts), len(body)]
+    for start, stop in itertools.pairwise(bounds):
+        piece = body[start:stop]
+        scanner.scan(piece)
+        shown += piece[: scanner.chunks_end]
+    assert scanner.done
+    assert shown == body[:end]
 
 
 @given(

@@ -65,12 +65,12 @@ def test_a_services_coding_replaces_the_clients() -> None:
 @pytest.mark.parametrize(
     ("value", "narrowed"),
     [
-        (b"gzip, deflate, br, zstd", b"gzip, deflate"),
-        (b"br;q=1.0 , GZIP;q=0.5,identity; q=0", b"GZIP;q=0.5, identity; q=0"),
-        (b"br", b""),
+        (b"gzip, deflate, br, zstd", b"gzip, deflate, br, zstd"),
+        (b"compress;q=1.0 , GZIP;q=0.5,BR,dcb,identity; q=0", b"GZIP;q=0.5, BR, identity; q=0"),
+        (b"dcz", b""),
         (b"*", b""),
         (b"", b""),
-        (b"br," * 100 + b"gzip", b"gzip"),
+        (b"dcb," * 100 + b"gzip", b"gzip"),
     ],
 )
 def test_codings_are_narrowed_to_what_can_be_read(value: bytes, narrowed: bytes) -> None:

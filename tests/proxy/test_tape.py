@@ -41,6 +41,9 @@ class Arriving:
     def is_eof(self) -> bool:
         return False
 
+    def exception(self) -> None:
+        return None
+
 
 class Worker:
     """What a tape needs of a worker."""

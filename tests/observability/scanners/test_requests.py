@@ -3,7 +3,6 @@
 import gzip
 import json
 import tracemalloc
-import zlib
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from observability.scanners import RequestScanner, request_scanner
 from tests.observability.chunks import byte_by_byte, cut, places
+from tests.observability.coded import encoded
 
 JSON = "application/json; charset=utf-8"
 MESSAGES = b'"messages":[{"role":"user","content":"the \\"model\\" and {\\"stream\\":1}"}]'
@@ -284,10 +284,10 @@ def test_a_form_without_a_clear_boundary_is_not_read(content_type: str) -> None:
 
 
 CODED = [
-    (content_type, encoding, encode(body), expected)
+    (content_type, encoding, encoded(body, encoding), expected)
     for content_type, cases in ((JSON, OPENAI), (FORM_TYPE, FORMS))
     for body, expected in cases
-    for encoding, encode in (("gzip", gzip.compress), ("Deflate", zlib.compress))
+    for encoding in ("gzip", "Deflate", "BR", "zstd", "br, gzip")
 ]
 
 
@@ -305,8 +305,10 @@ def test_reads_encoded_bodies(content_type: str, encoding: str, body: bytes, exp
 
 
 CODED_BADLY = {
-    "unknown coding": ("br", b'{"model":"a"}'),
-    "two codings": ("gzip, gzip", gzip.compress(gzip.compress(b'{"model":"a"}'))),
+    "unknown coding": ("compress", b'{"model":"a"}'),
+    "three codings": ("gzip, gzip, gzip", gzip.compress(gzip.compress(gzip.compress(b'{"model":"a"}')))),
+    "not br": ("br", b'{"model":"a"}'),
+    "not zstd": ("zstd", b'{"model":"a"}'),
     "not encoded": ("gzip", b'{"model":"a"}'),
     "a bomb": ("gzip", gzip.compress(b'{"x":"' + bytes(16 << 20) + b'","model":"a"}')),
 }

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from proxy.errors import UpstreamError
 from proxy.outbox import Outbox
 from proxy.upstream.connection import Connection
-from proxy.upstream.response import FRAMING_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, ResponseHead
+from proxy.upstream.response import (
+    FRAMING_BYTES_MAX,
+    HEAD_BYTES_MAX,
+    HEADERS_MAX,
+    INTERIM_MAX,
+    ResponseHead,
+    ResponseReader,
+)
 
 End = Literal["open", "fin", "reset"]
 
@@ -416,6 +423,50 @@ def test_refused_bodies(parked_loop: asyncio.AbstractEventLoop, name: str) -> No
     for pieces in (cut(data, range(0, len(data), 4096)), cut(data, range(0, len(data), 7))):
         reading = play(parked_loop, pieces)
         assert (reading.body, reading.complete, reading.error) == (body, False, "upstream_truncated"), reading
+
+
+BODILESS = {
+    "204 with a length": (b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello", b"POST"),
+    "204, chunked": (b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", b"POST"),
+    "304 with a length": (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\nhello", b"GET"),
+    "304, chunked": (b"HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", b"GET"),
+    "HEAD with a length": (OK + b"content-length: 5\r\n\r\nhello", b"HEAD"),
+    "HEAD, chunked": (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", b"HEAD"),
+    "204 and another answer": (b"HTTP/1.1 204 No Content\r\n\r\n" + OK + b"content-length: 1\r\n\r\na", b"POST"),
+}
+
+
+@pytest.mark.parametrize(("data", "method"), BODILESS.values(), ids=BODILESS)
+def test_a_body_where_none_may_be_is_nobodys(
+    parked_loop: asyncio.AbstractEventLoop, data: bytes, method: bytes
+) -> None:
+    """It is not passed on, and the connection serves no other request: what comes there might be its rest."""
+    for pieces in ([data], cut(data, range(0, len(data), 7)), bytewise(data)):
+        reading = play(parked_loop, pieces, method=method)
+        assert (reading.body, reading.complete, reading.reusable) == (b"", True, False), reading
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_trailers_are_no_headers_of_the_next_response(step: int) -> None:
+    reader = ResponseReader()
+    for _ in range(2):
+        for data in (
+            CHUNKED + b"2\r\n{}\r\n0\r\nx-sum: 1\r\nset-cookie: a=b\r\n\r\n",
+            OK + b"content-length: 2\r\n\r\n{}",
+        ):
+            reader.reset(head_request=False)
+            for at in range(0, len(data), step):
+                reader.feed(data[at : at + step])
+            assert reader.reusable
+            assert reader.head is not None
+            assert len(reader.head.headers) == 1
+
+
+def test_all_lines_of_content_encoding_count() -> None:
+    reader = ResponseReader()
+    reader.feed(OK + b"content-encoding: gzip\r\na: b\r\nContent-Encoding: br\r\ncontent-length: 0\r\n\r\n")
+    assert reader.head is not None
+    assert reader.head.content_encoding == b"gzip,br"
 
 
 def test_headers_are_untouched(parked_loop: asyncio.AbstractEventLoop) -> None:
