@@ -251,6 +251,9 @@ async def test_a_secret_that_changed_while_control_was_away_is_found(tmp_path: P
         document = document_of(upstream.url)
         document["consumers"][0]["keys"] = [f"file:{secret}"]
         async with Gateway.serving(document, tmp_path) as gateway:
+            await gateway.lines.wait("worker_ready")  # a worker that is killed at once takes its line with it
+            gateway.signal(signal.SIGHUP)
+            await gateway.lines.wait("configuration_unchanged")  # control will not look by itself again
             secret.write_text("sk-second\n")
             (worker,), (control,) = gateway.pids("proxy.worker"), gateway.pids("proxy.control")
             os.kill(worker, signal.SIGKILL)

@@ -60,7 +60,7 @@ async def test_through_the_proxy_of_a_service(between: Between) -> None:
             got = await ask(worker)
             assert (got.status, got.body.decode()) == (200, ANSWER)
     assert between.proxy.connects == [between.target] * 3
-    assert between.upstream.access_log == [".", "r", "r"]
+    assert await between.upstream.logged(3) == [".", "r", "r"]
 
 
 @pytest.mark.parametrize("credentials", ["", "team:wr0ng@", "s3cret:team@"], ids=["none", "wrong", "swapped"])

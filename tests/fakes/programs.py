@@ -78,6 +78,13 @@ class Nginx:
         """One line for each request that nginx has answered; it writes one when its answer is out."""
         return self._log.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
 
+    async def logged(self, count: int) -> list[str]:
+        """Its lines, once there are as many: whoever has the answer may be here before the line is."""
+        async with asyncio.timeout(WAIT_S):
+            while len(self.access_log) < count:
+                await asyncio.sleep(0.01)
+        return self.access_log
+
 
 @contextlib.asynccontextmanager
 async def nginx(
