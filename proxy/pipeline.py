@@ -22,7 +22,7 @@ from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
 from proxy.relay import relay
-from proxy.routing import Plan, Router
+from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
 from proxy.upstream.pools import Pools
 from proxy.verdict import Verdict
@@ -59,7 +59,8 @@ class Pipeline:
             scanner = self._peek(exchange, route)
             if exchange.payload is None and not exchange.body.empty:
                 await self._await_body(exchange, route, scanner)
-            plan = self._router.plan(model_api, self._model(exchange, route, scanner))
+            model = self._model(exchange, route, scanner) if route.operation.names_model else NO_MODEL
+            plan = self._router.plan(model_api, model)
             await self._send(exchange, route, plan)
         finally:
             self._running[model_api.name] -= 1
@@ -162,7 +163,7 @@ class Pipeline:
         )
         if body.small and not scanner.decodes and (data := body.take_arrived()):
             exchange.payload = data
-            scanner.whole(data, strict=route.model_api.model_matters)  # 2 µs at once, where piece by piece costs 10
+            scanner.whole(data, strict=route.model_matters)  # 2 µs at once, where piece by piece costs 10
         exchange.observation.request_scanner = scanner
         return scanner
 
@@ -176,15 +177,15 @@ class Pipeline:
                 return
             exchange.observation.request_scanner = None  # it takes the whole at once
             exchange.payload = await body.read_whole()
-            scanner.whole(exchange.payload, strict=model_api.model_matters)
+            scanner.whole(exchange.payload, strict=route.model_matters)
             exchange.observation.request_scanner = scanner
             return
         body.check_arrived()
         again = model_api.max_attempts > 1 and model_api.has_alternatives
-        if model_api.needs_model or again:
+        if route.needs_model or again:
             limits = exchange.snapshot.limits
             body.hold(self._holding, memory_bytes=limits.hold_memory_bytes, disk_bytes=limits.hold_disk_bytes)
-        if model_api.needs_model:
+        if route.needs_model:
             await body.peek(lambda: scanner.settled)
             if not again:
                 body.hold_no_more()
@@ -200,12 +201,12 @@ class Pipeline:
             ask_usage = False
         if ask_usage or model_api.rewrites:
             exchange.changes = Changes(headers.get(_CONTENT_TYPE, ""), _encoding_of(headers), ask_usage=ask_usage)
-        if model_api.model_matters:
+        if route.model_matters:
             if scanner.model_duplicated:
                 raise GatewayError("bad_request", NAMED_TWICE)
             if not reads_alike(headers.get(_CONTENT_TYPE, "")):
                 raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
-        if model_api.needs_model:
+        if route.needs_model:
             if not scanner.reads:
                 kind = shown(headers.get(_CONTENT_TYPE, ""))
                 message = f"the model is looked for in JSON and in forms with parts, and the Content-Type is {kind}"

@@ -36,3 +36,5 @@ class Operation:
     """In whose shape the gateway's own errors are, where that is not `protocol`'s."""
     only_provider: str | None = None
     """The one kind of service that can serve it; None: all that speak the protocol."""
+    names_model: bool = True
+    """Its requests name a model. Else `by_model` sends them to its first target."""

@@ -74,6 +74,7 @@ FETCH_TASK: Final = Operation(
     methods=("GET",),
     gen_ai_operation="fetch_task",
     below=True,
+    names_model=False,
 )
 CHANGE_TASK: Final = replace(FETCH_TASK, methods=CHANGING, gen_ai_operation="manage_task", replayable=False)
 TASKS: Final = (FETCH_TASK, CHANGE_TASK)

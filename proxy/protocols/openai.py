@@ -69,6 +69,7 @@ def _managed(name: str) -> tuple[Operation, Operation]:
         methods=("GET",),
         gen_ai_operation=f"manage_{name}",
         below=True,
+        names_model=False,
     )
     change = Operation(
         name=name,
@@ -77,6 +78,7 @@ def _managed(name: str) -> tuple[Operation, Operation]:
         methods=CHANGING,
         gen_ai_operation=f"manage_{name}",
         below=True,
+        names_model=False,
         replayable=False,
         creates_job=True,
     )
