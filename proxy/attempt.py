@@ -158,6 +158,8 @@ class Attempt:
     async def _answer(self) -> Ended:
         """Connect, send, wait for the head; then relay, or find that another target comes next."""
         exchange, plan = self._exchange, self._plan
+        if self._choice.target.service.name not in self._route.places:
+            raise TargetUnusableError("bad_request", "the service is not of a kind that can serve this operation")
         payload, rewriter = exchange.payload, None
         if exchange.changes is not None:
             payload, rewriter = self._change(exchange.changes)  # it may fail: before a connection is taken
@@ -261,6 +263,7 @@ class Attempt:
         exchange, service = self._exchange, self._choice.target.service
         body = exchange.body
         target = self._route.upstream_path(service)
+        place = self._route.places[service.name]
         if exchange.path.endswith("/"):
             target += "/"
         target += exchange.query
@@ -270,7 +273,7 @@ class Attempt:
         return request_head(
             exchange.method.encode("ascii"),
             target.encode("utf-8", "surrogateescape"),
-            service.host_header,
+            place.host_header,
             exchange.raw_headers,
             self._own_lines(),
             content_length=None if rewritten else length,

@@ -67,11 +67,18 @@ class GatewayError(Exception):
     """The exchange ends here with an answer of the gateway's own.
 
     `kind` is a name out of `KINDS`, anything else is a KeyError. `message` is shown to the caller. `allow` names the
-    methods that the path does have (method_not_allowed), for the `allow` header.
+    methods that the path does have (method_not_allowed), for the `allow` header. `body` is the answer's JSON where that
+    is not the protocol's usual one.
     """
 
     def __init__(
-        self, kind: str, message: str, *, retry_after_s: int | None = None, allow: tuple[str, ...] | None = None
+        self,
+        kind: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        allow: tuple[str, ...] | None = None,
+        body: bytes | None = None,
     ) -> None:
         super().__init__(kind, message)
         facts = self._facts_of(kind)
@@ -82,6 +89,7 @@ class GatewayError(Exception):
         self.origin = facts.origin
         self.retry_after_s = facts.retry_after_s if retry_after_s is None else retry_after_s
         self.allow = allow
+        self.body = body
 
     def _facts_of(self, kind: str) -> Kind:
         return KINDS[kind]
@@ -195,3 +203,11 @@ def protocol_of_path(path: str) -> str:
     if path.startswith("/api/v1/") or path == "/api/v1":
         return "dashscope"
     return "openai"
+
+
+def not_aliyun() -> GatewayError:
+    """DashScope's image call at the platforms' address, and the service that was picked is none of DashScope's: what
+    those platforms answer to the letter."""
+    message = "only aliyun channel is supported on /aliyun/v1/images/generations"
+    error = {"message": message, "type": "invalid_request_error", "code": "invalid_request"}
+    return GatewayError("bad_request", message, body=orjson.dumps({"error": error}))

@@ -184,7 +184,8 @@ class Handler:
         observation.fail(kind, facts.outcome, facts.origin, error.message)
         protocol = protocol_of_path(request.raw_path.partition("?")[0])
         if exchange is not None and exchange.route is not None:
-            protocol = exchange.route.operation.protocol
+            operation = exchange.route.operation
+            protocol = operation.error_protocol or operation.protocol
         arrived = _arrived(request)
         self._answer(error, kind, facts.status, protocol, response, observation, exchange, body_over=arrived)
 
@@ -201,7 +202,7 @@ class Handler:
         body_over: bool,
     ) -> None:
         """`body_over`: nothing of the request still comes; what of its body was not read is dropped."""
-        body = error_body(kind, error.message, protocol, observation.request_id)
+        body = error.body or error_body(kind, error.message, protocol, observation.request_id)
         lines = [
             f"HTTP/1.1 {status} {_REASONS.get(status, '')}",
             "Content-Type: application/json",

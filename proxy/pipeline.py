@@ -19,11 +19,11 @@ from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
 from proxy.changes import ENCODED_FORM, NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
-from proxy.errors import GatewayError, TargetUnusableError, shown
+from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
 from proxy.relay import relay
-from proxy.routing import Plan, Router
+from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
 from proxy.upstream.pools import Pools
 from proxy.verdict import Verdict
@@ -60,7 +60,8 @@ class Pipeline:
             scanner = self._peek(exchange, route)
             if exchange.payload is None and not exchange.body.empty:
                 await self._await_body(exchange, route, scanner)
-            plan = self._router.plan(model_api, self._model(exchange, route, scanner))
+            model = self._model(exchange, route, scanner) if route.operation.names_model else NO_MODEL
+            plan = self._router.plan(model_api, model)
             await self._send(exchange, route, plan)
         finally:
             self._running[model_api.name] -= 1
@@ -75,7 +76,8 @@ class Pipeline:
 
         TlsFilesError where a file of a service's `tls` cannot be used; it says which service, and nothing has changed.
         """
-        self._pools.adopt(snapshot.services.values())
+        services = snapshot.services.values()
+        self._pools.adopt(place for service in services for place in (service, *service.others.values()))
         self._router.adopt(snapshot)
         self._fields.clear()  # it holds routes, which hold the whole snapshot that they are of
         names = {model_api.name for model_api in snapshot.model_apis}
@@ -162,7 +164,7 @@ class Pipeline:
         )
         if body.small and not scanner.decodes and (data := body.take_arrived()):
             exchange.payload = data
-            scanner.whole(data, strict=route.model_api.model_matters)  # 2 µs at once, where piece by piece costs 10
+            scanner.whole(data, strict=route.model_matters)  # 2 µs at once, where piece by piece costs 10
         exchange.observation.request_scanner = scanner
         return scanner
 
@@ -176,15 +178,15 @@ class Pipeline:
                 return
             exchange.observation.request_scanner = None  # it takes the whole at once
             exchange.payload = await body.read_whole()
-            scanner.whole(exchange.payload, strict=model_api.model_matters)
+            scanner.whole(exchange.payload, strict=route.model_matters)
             exchange.observation.request_scanner = scanner
             return
         body.check_arrived()
         again = model_api.max_attempts > 1 and model_api.has_alternatives
-        if model_api.needs_model or again:
+        if route.needs_model or again:
             limits = exchange.snapshot.limits
             body.hold(self._holding, memory_bytes=limits.hold_memory_bytes, disk_bytes=limits.hold_disk_bytes)
-        if model_api.needs_model:
+        if route.needs_model:
             await body.peek(lambda: scanner.settled)
             if not again:
                 body.hold_no_more()
@@ -200,14 +202,14 @@ class Pipeline:
             ask_usage = False
         if ask_usage or model_api.rewrites:
             exchange.changes = Changes(headers.get(_CONTENT_TYPE, ""), _encoding_of(headers), ask_usage=ask_usage)
-        if model_api.model_matters:
+        if route.model_matters:
             if scanner.model_duplicated:
                 raise GatewayError("bad_request", NAMED_TWICE)
             if not reads_alike(headers.get(_CONTENT_TYPE, "")):
                 raise GatewayError("bad_request", "the charset of the content type has to be utf-8")
             if is_form(media_type(headers.get(_CONTENT_TYPE, ""))) and codings_of(_encoding_of(headers)):
                 raise GatewayError("bad_request", ENCODED_FORM)
-        if model_api.needs_model:
+        if route.needs_model:
             if not scanner.reads:
                 kind = shown(headers.get(_CONTENT_TYPE, ""))
                 message = f"the model is looked for in JSON and in forms with parts, and the Content-Type is {kind}"
@@ -228,6 +230,8 @@ class Pipeline:
         kept: Kept | None = None
         error: GatewayError | None = None
         retried = False
+        if plan.choice.target.service.name not in route.places:
+            raise not_aliyun()
         while True:
             target = plan.choice.target
             service = target.service
@@ -238,10 +242,11 @@ class Pipeline:
                 observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
             if observation.attempts or service is not route.model_api.targets[0].service:  # `_match` has said those
                 observation.route_fields = self._route_fields(route, service)
-            record = AttemptRecord(service.name, service.host, service.port, _GIVE_UP, target.model)
+            place = route.places.get(service.name, service)
+            record = AttemptRecord(service.name, place.host, place.port, _GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
-            ended = await Attempt(exchange, route, plan, self._pools.of(service), record, retried=retried).run()
+            ended = await Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried).run()
             if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept

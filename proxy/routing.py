@@ -19,6 +19,8 @@ from proxy.errors import GatewayError, shown
 from proxy.verdict import Blame, Verdict
 
 _NOBODY: Final = Blame.NONE
+NO_MODEL: Final = ""
+"""In place of a model's name, for operations that have none. No scanner gives it: an empty name is none."""
 _NOTHING, _ANSWER, _ALL = "nothing", "answer", "all"
 """What a plan has heard of the attempt that runs: nothing yet, that its answer began, all there is to hear."""
 
@@ -62,7 +64,7 @@ class Router:
         self._lone = {}
 
     def plan(self, model_api: ModelApi, model: str | None) -> "Plan":
-        """The plan of an exchange that asks for `model`, None where it is unknown.
+        """The plan of an exchange that asks for `model`, None where it is unknown, NO_MODEL where it would be none.
 
         GatewayError model_missing or model_unknown.
         """
@@ -300,6 +302,8 @@ class Plan:
 
 
 def _chosen(routing: ByModel, model_api: ModelApi, model: str | None) -> Target:
+    if model == NO_MODEL:
+        return routing.choices[0][1]
     if model is None:
         raise GatewayError("model_missing", f"Model API {model_api.name} routes by model, and the request names none")
     # no name is as long as a pattern may be; each pattern would be tried on all of it

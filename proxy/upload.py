@@ -108,17 +108,17 @@ class Upload:
     def _look(self, scanner: RequestScanner | None) -> None:
         """Before anything more is sent: may there be another model than the one that decided?"""
         route = self._exchange.route
-        if scanner is None or route is None or not route.model_api.model_matters:
+        if scanner is None or route is None or not route.model_matters:
             return
         if scanner.model_duplicated:
             raise GatewayError("bad_request", NAMED_TWICE)
-        if scanner.failed and route.model_api.needs_model:  # else the rewriter, where there is one, says so
+        if scanner.failed and route.needs_model:  # else the rewriter, where there is one, says so
             raise GatewayError("bad_request", UNREADABLE)
 
     def _check(self, rewriter: Rewriter) -> None:
         """A body that cannot be read to its end may name the model once more where nobody looks."""
         route = self._exchange.route
-        if rewriter.failed and route is not None and route.model_api.model_matters:
+        if rewriter.failed and route is not None and route.model_matters:
             raise TargetUnusableError("bad_request", UNREADABLE)
 
     def _write(self, pieces: "tuple[bytes, ...] | list[bytes]") -> None:

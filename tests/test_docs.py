@@ -52,7 +52,8 @@ SPANS_ONLY = {
 }
 ON_ATTEMPT = {names.HTTP_REQUEST_METHOD, names.SLUICEWAY_SERVICE, names.SLUICEWAY_UPSTREAM_MODEL}
 ENVIRON = {
-    name: f"sk-{name}" for name in ("DASHSCOPE_API_KEY", "SEARCH_TEAM_KEY", "OPENAI_API_KEY", "KEY_A", "KEY_B")
+    name: f"sk-{name}"
+    for name in ("DASHSCOPE_API_KEY", "SEARCH_TEAM_KEY", "OPENAI_API_KEY", "ZHIPU_API_KEY", "KEY_A", "KEY_B")
 } | {"PROXY_PASSWORD": "s3cret"}
 
 

@@ -1,15 +1,26 @@
 """Scanners: bytes of a body in, facts out, for each protocol and operation.
 
 `response_scanner` and `request_scanner` choose; what they return never raises and never holds more than one small
-document. How responses are scanned stands in `base`, what the protocols mean in `openai` and `dashscope`.
+document. How responses are scanned stands in `base`; what they mean in a module for each family of operations, whose
+table `READERS` says which.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from observability.codings.decode import Decoder, UnreadableEncodingError, codings_of
 from observability.findings import Findings
-from observability.scanners import dashscope, openai, request
+from observability.scanners import (
+    anthropic,
+    audio,
+    dashscope,
+    documents,
+    images,
+    openai,
+    request,
+    resources,
+    responses,
+    tasks,
+)
 from observability.scanners.base import DecodingScanner, JsonScanner, Reader, Scanner, SseScanner
 from observability.scanners.request import FormScanner, RequestScanner
 from observability.wire.json_paths import Paths
@@ -31,12 +42,19 @@ _CACHED_TYPE_CHARS_MAX = 48
 """Of a content type: `application/json; charset=utf-8` has 31 characters, a form with its boundary 60 and more."""
 
 _Framing = type[JsonScanner] | type[SseScanner]
-_ReaderOf = Callable[[Findings], Reader]
 
-_READERS: dict[tuple[str, str], Callable[[Findings], Reader]] = {
-    **{("openai", operation): reader for operation, reader in openai.READERS.items()},
-    **{("dashscope", operation): reader for operation, reader in dashscope.READERS.items()},
+_READERS: dict[tuple[str, str], type[Reader]] = {
+    **openai.READERS,
+    **images.READERS,
+    **audio.READERS,
+    **responses.READERS,
+    **resources.READERS,
+    **anthropic.READERS,
+    **dashscope.READERS,
+    **tasks.READERS,
+    **documents.READERS,
 }
+"""By protocol and operation."""
 
 
 def response_scanner(
@@ -76,12 +94,12 @@ def request_scanner(protocol: str, operation: str, content_type: str, content_en
     """A scanner for the body of one request; the head's fields as received.
 
     JSON is read, forms where the protocol has them, and either behind a content coding. Of other kinds everything stays
-    unknown; a coding that `codings` does not know, or a form without a clear boundary: `failed` from the start. All
-    operations of a protocol name their model alike.
+    unknown, as of operations whose bodies name no model; a coding that `codings` does not know, or a form without a
+    clear boundary: `failed` from the start. All other operations of a protocol name their model alike.
     """
     # a form's boundary is new in each request, and a long type must not be kept 1024 times
     reading = _request_reading if len(content_type) <= _CACHED_TYPE_CHARS_MAX else _request_reading.__wrapped__
-    paths, is_form = reading(protocol, content_type)
+    paths, is_form = reading(protocol, operation, content_type)
     scanner = FormScanner(boundary_of(content_type)) if is_form else RequestScanner(paths)
     if content_encoding:
         scanner.decode(content_encoding)
@@ -89,14 +107,17 @@ def request_scanner(protocol: str, operation: str, content_type: str, content_en
 
 
 @lru_cache(maxsize=1024)  # as below
-def _request_reading(protocol: str, content_type: str) -> tuple[Paths | None, bool]:
+def _request_reading(protocol: str, operation: str, content_type: str) -> tuple[Paths | None, bool]:
     """What is wanted of JSON; and whether the body is a form that is read."""
     kind = media_type(content_type)
-    return request.paths_of(protocol) if is_json(kind) else None, is_form(kind) and request.has_forms(protocol)
+    return (
+        request.paths_of(protocol, operation) if is_json(kind) else None,
+        is_form(kind) and request.has_forms(protocol, operation),
+    )
 
 
 @lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry
-def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing | None, _ReaderOf | None]:
+def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing | None, type[Reader] | None]:
     """How content of this type is framed and who reads it; None where nobody does."""
     kind = media_type(content_type)
     reader = _READERS.get((protocol, operation))
@@ -104,7 +125,7 @@ def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing
         return None, None
     if kind == "text/event-stream":
         return SseScanner, reader
-    return (JsonScanner, reader) if is_json(kind) else (None, None)
+    return (JsonScanner, reader) if is_json(kind) and (kind or reader.untyped_is_json) else (None, None)
 
 
 class _ErrorPage(Scanner):

@@ -13,6 +13,7 @@ import orjson
 
 from observability.codings.decode import Decoder
 from observability.findings import Findings
+from observability.scanners.sparse import event_document, sparse_document
 from observability.wire.json_fields import JsonFields
 from observability.wire.json_paths import Path, Paths
 from observability.wire.sse import Part, SseSplitter
@@ -23,8 +24,18 @@ TEXT_MAX = 256
 """Characters kept of an id, a model name or a code."""
 CHOICES_MAX = 128
 """The OpenAI protocol's own limit of `n`."""
-TOO_LARGE = "…"
-"""In a sparse document: a value that was there and was not held."""
+
+ERROR_PATHS: list[Path] = [
+    ("error",),
+    ("error", "code"),
+    ("error", "type"),
+    ("error", "message"),
+    ("object",),
+    ("code",),
+    ("message",),
+    ("request_id",),
+]
+"""Wanted of every answer, for `error_code_of`."""
 
 _EARLY_LOADS_MAX = 4
 # A body may be whole before its connection says so; after this many pieces that only looked like its end we wait.
@@ -75,6 +86,8 @@ class Reader:
 
     paths: ClassVar[Paths]
     """What is looked for in a document too large to be decoded at once."""
+    untyped_is_json: ClassVar[bool] = True
+    """A body without a content type is taken for JSON: small internal servers leave it out."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -92,7 +105,7 @@ class Reader:
 
     def done(self) -> None:
         """The stream said `[DONE]`."""
-        self.findings.complete = True
+        self._settle(True)
 
     def end(self) -> None:
         """The stream ended cleanly. One that ended with an error is whole."""
@@ -103,6 +116,12 @@ class Reader:
         """An event or a whole response carried output."""
         self.findings.first_output = True
         self.findings.output_events += 1
+
+    def _settle(self, complete: bool) -> None:
+        """Whether the stream is whole, as far as it has come; its usage is final then."""
+        findings = self.findings
+        findings.complete = complete
+        findings.usage_final = complete and findings.usage_seen and findings.error_code is None
 
 
 class Scanner:
@@ -228,9 +247,13 @@ class JsonScanner(Scanner):
 
 
 class SseScanner(Scanner):
-    """A stream of server-sent events with one JSON document each."""
+    """A stream of server-sent events with one JSON document each.
 
-    __slots__ = ("_done", "_fields", "_reader", "_splitter")
+    Errors come as one plain document under this content type too (DashScope): a body that begins with a brace, as no
+    stream does, is read as JSON.
+    """
+
+    __slots__ = ("_begun", "_done", "_fields", "_json", "_reader", "_splitter")
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader.findings)
@@ -238,13 +261,24 @@ class SseScanner(Scanner):
         self._splitter = SseSplitter(data_bytes_max=WHOLE_BYTES_MAX)
         self._fields: JsonFields | None = None  # of the large event that is passing
         self._done = False
+        self._begun = False  # something other than white space came
+        self._json: JsonScanner | None = None
 
     def _take(self, data: bytes) -> None:
-        if not self._done:
+        if not self._begun and (first := data.lstrip()[:1]):
+            self._begun = True
+            if first == b"{":
+                self._json = JsonScanner(self._reader)
+        if self._json is not None:
+            self._json.feed(data)
+        elif not self._done:
             for item in self._splitter.feed(data):
                 self._item(*item)
 
     def _finish(self) -> None:
+        if self._json is not None:
+            self._json.end()
+            return
         if not self._done:
             for item in self._splitter.end():
                 self._item(*item)
@@ -260,7 +294,7 @@ class SseScanner(Scanner):
             if part is Part.LAST:
                 fields, self._fields = self._fields, None
                 self.findings.events += 1
-                self._reader.event(name, _document_of(fields))
+                self._reader.event(name, event_document(fields))
             return
         self.findings.events += 1
         if data == b"[DONE]":
@@ -274,7 +308,7 @@ class SseScanner(Scanner):
             if data.lstrip().startswith(b"{"):
                 fields = JsonFields(self._reader.paths)
                 fields.feed(data)
-                document = _document_of(fields)
+                document = event_document(fields)
         self._reader.event(name, document if isinstance(document, dict) else {})
 
 
@@ -324,11 +358,18 @@ def index_of(choice: dict[str, Any], position: int) -> int:
     return index if type(index) is int and index >= 0 else position
 
 
+def kind_of(name: bytes, document: dict[str, Any]) -> str:
+    """The type of an event, where events have one: its data say it, else its name."""
+    kind = document.get("type")
+    return kind if isinstance(kind, str) else name.decode("utf-8", "replace")
+
+
 def error_code_of(document: dict[str, Any]) -> str | None:
     """The code of an error in one of the shapes that servers of the OpenAI protocol use; None: it is no error.
 
     `{"error": {"code", "type"}}` (the protocol), `{"object": "error", …}` (older vLLM), `{"code", "message"}`
-    (DashScope, seen in its compatible mode too). The code, else the type, else "error"; numbers only repeat the status.
+    (DashScope, seen in its compatible mode too); Anthropic's has a type alone. The code, else the type, else "error";
+    numbers only repeat the status.
     """
     error = document.get("error")
     if not error:
@@ -340,46 +381,3 @@ def error_code_of(document: dict[str, Any]) -> str | None:
     if not isinstance(error, dict):
         return "error"
     return text_of(error.get("code")) or text_of(error.get("type")) or "error"
-
-
-def sparse_document(fields: JsonFields) -> dict[str, Any]:
-    """What `fields` found, in the shape of the document it was found in.
-
-    Elements that were only counted are None, as are those before the first wanted one; a value that was too large to be
-    held is TOO_LARGE; one that does not decode is left out.
-    """
-    document: dict[str, Any] = {}
-    for path, count in fields.counts.items():
-        _place(document, path, (), [None] * count)
-    for field in fields.fields:
-        try:
-            value = TOO_LARGE if field.raw is None else orjson.loads(field.raw)
-        except orjson.JSONDecodeError:
-            continue
-        _place(document, field.path, field.indices, value)
-    return document
-
-
-def _document_of(fields: JsonFields) -> dict[str, Any]:
-    """The sparse document of an event; ValueError if the event's data were no whole document."""
-    fields.end()
-    if not fields.complete or fields.trailing:
-        raise ValueError("the data of an event are no JSON document")
-    return sparse_document(fields)
-
-
-def _place(document: dict[str, Any], path: Path, indices: tuple[int, ...], value: object) -> None:
-    positions = iter(indices)
-    where: Any = document
-    for depth, step in enumerate(path):
-        key: Any = next(positions) if step == "*" else step
-        if isinstance(where, list):
-            where.extend([None] * (key + 1 - len(where)))
-        if depth == len(path) - 1:
-            where[key] = value
-            return
-        kind = list if path[depth + 1] == "*" else dict
-        below = where[key] if isinstance(where, list) else where.get(key)
-        if not isinstance(below, kind):
-            below = where[key] = kind()
-        where = below

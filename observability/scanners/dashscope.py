@@ -1,4 +1,4 @@
-"""The DashScope protocol: text-generation and multimodal-generation (protocols.md §2.4, §2.5).
+"""The DashScope protocol: text-generation, multimodal-generation and speech-synthesizer (protocols.md §2.4, §2.5).
 
 Every event carries the usage so far; with several choices each event has one choice and the output tokens of that
 choice alone. A choice is finished when its finish reason is not the *string* `null`. There is no `[DONE]`, and some
@@ -6,42 +6,35 @@ models answer with one choice whatever `n` says: a stream counts as complete whe
 come as an event named `error`, or as a document with a `code`, whatever the status.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import CHOICES_MAX, Choices, Reader, error_code_of, index_of, text_of
+from observability.scanners.base import CHOICES_MAX, ERROR_PATHS, Choices, Reader, error_code_of, index_of, text_of
 from observability.scanners.usage import count_of, read_usage
-from observability.wire.json_paths import Paths
+from observability.wire.json_paths import Path, Paths
 
 _MESSAGE_KEYS = ("content", "reasoning_content", "tool_calls")
 _PART_KEYS = ("text", "image", "audio", "video")
 _AUDIO_KEYS = ("data", "url")
 
+ENVELOPE: list[Path] = [("usage",), *ERROR_PATHS]
+"""Wanted of every answer."""
+_OUTPUT: list[Path] = [
+    ("text",),
+    ("finish_reason",),
+    *(("audio", key) for key in _AUDIO_KEYS),
+    ("choices", "*", "index"),
+    ("choices", "*", "finish_reason"),
+    *(("choices", "*", "message", key) for key in _MESSAGE_KEYS),
+]
+
 
 class GenerationReader(Reader):
-    """Both operations: they differ in what the parts of a message hold."""
+    """All three operations: they differ in what is said: text, the parts of a message, audio."""
 
     __slots__ = ("_choices", "_tokens_by_choice")
 
-    paths: ClassVar[Paths] = Paths(
-        [
-            ("request_id",),
-            ("usage",),
-            ("code",),
-            ("message",),
-            ("error",),
-            ("error", "code"),
-            ("error", "type"),
-            ("error", "message"),
-            ("output", "text"),
-            ("output", "finish_reason"),
-            *(("output", "audio", key) for key in _AUDIO_KEYS),
-            ("output", "choices", "*", "index"),
-            ("output", "choices", "*", "finish_reason"),
-            *(("output", "choices", "*", "message", key) for key in _MESSAGE_KEYS),
-        ]
-    )
+    paths: ClassVar[Paths] = Paths([*ENVELOPE, *(("output", *path) for path in _OUTPUT)])
 
     def __init__(self, findings: Findings) -> None:
         super().__init__(findings)
@@ -54,13 +47,13 @@ class GenerationReader(Reader):
         self._read(document)
         if name == b"error" and findings.error_code is None:
             findings.error_code = "error"
-        findings.complete = self._choices.finished and findings.error_code is None
-        findings.usage_final = findings.complete and findings.usage_seen
+        self._settle(self._choices.finished and findings.error_code is None)
 
     def body(self, document: dict[str, Any]) -> None:
         """A whole answer."""
         self._read(document)
-        if self.findings.images is None and (images := _images_in(document.get("output"))):
+        output = document.get("output")
+        if self.findings.images is None and isinstance(output, dict) and (images := self._images_in(output)):
             self.findings.images = images
 
     def _read(self, document: dict[str, Any]) -> None:
@@ -79,7 +72,7 @@ class GenerationReader(Reader):
             self._read_choices(choices, usage)
         elif "finish_reason" in output:
             self._see(0, output)
-        if _says_something(output):
+        if self._has_output(output):
             self.output()
 
     def _read_choices(self, choices: list[Any], usage: object) -> None:
@@ -111,18 +104,28 @@ class GenerationReader(Reader):
             if reasonings:
                 self.findings.reasoning_tokens = sum(reasonings)
 
+    def _has_output(self, output: dict[str, Any]) -> bool:
+        if output.get("text"):
+            return True
+        choices = output.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                message = choice.get("message") if isinstance(choice, dict) else None
+                if isinstance(message, dict) and _message_says_something(message):
+                    return True
+        audio = output.get("audio")
+        return isinstance(audio, dict) and any(audio.get(key) for key in _AUDIO_KEYS)
 
-def _says_something(output: dict[str, Any]) -> bool:
-    if output.get("text"):
-        return True
-    choices = output.get("choices")
-    if isinstance(choices, list):
-        for choice in choices:
+    def _images_in(self, output: dict[str, Any]) -> int:
+        """Images in the messages of a whole answer, for models whose usage does not count them."""
+        choices = output.get("choices")
+        images = 0
+        for choice in choices if isinstance(choices, list) else ():
             message = choice.get("message") if isinstance(choice, dict) else None
-            if isinstance(message, dict) and _message_says_something(message):
-                return True
-    audio = output.get("audio")
-    return isinstance(audio, dict) and any(audio.get(key) for key in _AUDIO_KEYS)
+            content = message.get("content") if isinstance(message, dict) else None
+            for part in content if isinstance(content, list) else ():
+                images += isinstance(part, dict) and bool(part.get("image"))
+        return images
 
 
 def _message_says_something(message: dict[str, Any]) -> bool:
@@ -136,20 +139,9 @@ def _message_says_something(message: dict[str, Any]) -> bool:
     return bool(message.get("reasoning_content") or message.get("tool_calls"))
 
 
-def _images_in(output: object) -> int:
-    """Images in the messages of a whole answer, for models whose usage does not count them."""
-    choices = output.get("choices") if isinstance(output, dict) else None
-    images = 0
-    for choice in choices if isinstance(choices, list) else ():
-        message = choice.get("message") if isinstance(choice, dict) else None
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            images += isinstance(part, dict) and bool(part.get("image"))
-    return images
-
-
-READERS: dict[str, Callable[[Findings], Reader]] = {
-    "text-generation": GenerationReader,
-    "multimodal-generation": GenerationReader,
+READERS: dict[tuple[str, str], type[Reader]] = {
+    ("dashscope", "text-generation"): GenerationReader,
+    ("dashscope", "multimodal-generation"): GenerationReader,
+    ("dashscope", "speech-synthesizer"): GenerationReader,
 }
-"""By operation."""
+"""By protocol and operation."""

@@ -1,4 +1,4 @@
-"""The OpenAI protocol: chat and text completions, embeddings, images (protocols.md §1.1, §1.3, §4.1, §4.2).
+"""The OpenAI protocol: chat and text completions, and what its other operations share (protocols.md §1.1, §4.1, §4.2).
 
 Streams differ between servers: usage comes in an extra chunk without choices, in the finish chunk, in every chunk
 (the last is right) or never; `[DONE]` may be missing. A stream is complete with `[DONE]` or once every choice seen
@@ -6,35 +6,31 @@ has its finish reason, and as many were seen as the request asked for, where tha
 stream is complete.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import CHOICES_MAX, Choices, Reader, error_code_of, index_of, text_of
-from observability.scanners.usage import read_usage, size_of
+from observability.scanners.base import (
+    CHOICES_MAX,
+    ERROR_PATHS,
+    Choices,
+    Reader,
+    error_code_of,
+    index_of,
+    kind_of,
+    text_of,
+)
+from observability.scanners.usage import read_usage
 from observability.wire.json_paths import Path, Paths
 
 # content first: it is what most events carry. `reasoning` is vLLM's and OpenRouter's name of reasoning_content.
 _OUTPUT_KEYS = ("content", "reasoning_content", "tool_calls", "reasoning", "refusal", "function_call", "audio")
 
-_ENVELOPE: list[Path] = [
-    ("id",),
-    ("model",),
-    ("usage",),
-    ("object",),
-    ("type",),
-    ("error",),
-    ("error", "code"),
-    ("error", "type"),
-    ("error", "message"),
-    ("code",),
-    ("message",),
-    ("request_id",),
-]
+ENVELOPE: list[Path] = [("id",), ("model",), ("usage",), ("type",), *ERROR_PATHS]
+"""Wanted of every answer."""
 _CHOICE: list[Path] = [("choices", "*", "index"), ("choices", "*", "finish_reason")]
 
 
-class _EnvelopeReader(Reader):
+class EnvelopeReader(Reader):
     """What all operations share: names, usage and errors."""
 
     __slots__ = ("_named",)
@@ -59,17 +55,25 @@ class _EnvelopeReader(Reader):
             self.findings.error_code = code
             self.findings.upstream_request_id = text_of(document.get("request_id"))
 
-    def _settle(self, complete: bool) -> None:
-        findings = self.findings
-        findings.complete = complete
-        findings.usage_final = complete and findings.usage_seen and findings.error_code is None
 
-    def done(self) -> None:
-        """`[DONE]`."""
-        self._settle(True)
+class TypedReader(EnvelopeReader):
+    """Operations whose events have a type."""
+
+    __slots__ = ()
+
+    def event(self, name: bytes, document: dict[str, Any]) -> None:
+        """One event of a stream."""
+        self._read_envelope(document)
+        kind = kind_of(name, document)
+        if kind == "error" and self.findings.error_code is None:
+            self.findings.error_code = text_of(document.get("code")) or "error"
+        self._read_event(kind, document)
+
+    def _read_event(self, kind: str, document: dict[str, Any]) -> None:
+        raise NotImplementedError
 
 
-class _ChoicesReader(_EnvelopeReader):
+class _ChoicesReader(EnvelopeReader):
     """Operations that answer with choices."""
 
     __slots__ = ("_choices",)
@@ -130,7 +134,7 @@ class ChatReader(_ChoicesReader):
 
     paths: ClassVar[Paths] = Paths(
         [
-            *_ENVELOPE,
+            *ENVELOPE,
             *_CHOICE,
             *(("choices", "*", place, key) for place in ("delta", "message") for key in _OUTPUT_KEYS),
         ]
@@ -150,78 +154,14 @@ class CompletionsReader(_ChoicesReader):
 
     __slots__ = ()
 
-    paths: ClassVar[Paths] = Paths([*_ENVELOPE, *_CHOICE, ("choices", "*", "text")])
+    paths: ClassVar[Paths] = Paths([*ENVELOPE, *_CHOICE, ("choices", "*", "text")])
 
     def _has_output(self, choice: dict[str, Any]) -> bool:
         return bool(choice.get("text"))
 
 
-class EmbeddingsReader(_EnvelopeReader):
-    """`embeddings`: never streamed. `documents` is the number of vectors."""
-
-    __slots__ = ()
-
-    paths: ClassVar[Paths] = Paths(_ENVELOPE, counted=[("data",)])
-
-    def event(self, name: bytes, document: dict[str, Any]) -> None:
-        """The protocol has none; what a server sends anyway is read like a body."""
-        self.body(document)
-
-    def body(self, document: dict[str, Any]) -> None:
-        """A whole answer."""
-        self._read_envelope(document)
-        data = document.get("data")
-        if isinstance(data, list) and data:
-            self.findings.documents = len(data)
-            self.output()
-
-
-class ImagesReader(_EnvelopeReader):
-    """`images.generations`: JSON, or the events `image_generation.partial_image` and `.completed`.
-
-    One `.completed` comes for each image. The stream does not say how many images there will be: it counts as complete
-    after a `.completed`, and no longer when a further partial image comes.
-    """
-
-    __slots__ = ()
-
-    paths: ClassVar[Paths] = Paths([*_ENVELOPE, ("size",)], counted=[("data",)])
-
-    def event(self, name: bytes, document: dict[str, Any]) -> None:
-        """One event of a stream."""
-        findings = self.findings
-        self._read_envelope(document)
-        kind = document.get("type")
-        if not isinstance(kind, str):
-            kind = name.decode("utf-8", "replace")
-        if kind == "error" and findings.error_code is None:
-            findings.error_code = text_of(document.get("code")) or "error"
-        completed = kind.endswith(".completed")
-        if completed or kind.endswith(".partial_image"):
-            self._read_size(document)
-            self.output()
-            if completed:
-                findings.images = (findings.images or 0) + 1
-            self._settle(completed and findings.error_code is None)
-
-    def body(self, document: dict[str, Any]) -> None:
-        """A whole answer."""
-        self._read_envelope(document)
-        data = document.get("data")
-        if isinstance(data, list) and data:
-            self.findings.images = len(data)
-            self._read_size(document)
-            self.output()
-
-    def _read_size(self, document: dict[str, Any]) -> None:
-        if (size := size_of(document.get("size"))) is not None:
-            self.findings.image_width, self.findings.image_height = size
-
-
-READERS: dict[str, Callable[[Findings], Reader]] = {
-    "chat.completions": ChatReader,
-    "completions": CompletionsReader,
-    "embeddings": EmbeddingsReader,
-    "images.generations": ImagesReader,
+READERS: dict[tuple[str, str], type[Reader]] = {
+    ("openai", "chat.completions"): ChatReader,
+    ("openai", "completions"): CompletionsReader,
 }
-"""By operation."""
+"""By protocol and operation."""

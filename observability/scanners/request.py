@@ -33,6 +33,13 @@ _DIGITS_MAX = 9
 _MODEL: Path = ("model",)
 _OPENAI = Paths([_MODEL, ("stream",), ("stream_options",), ("n",), ("size",)])
 _DASHSCOPE = Paths([_MODEL, ("parameters", "n"), ("parameters", "size")])
+_ANTHROPIC = Paths([_MODEL, ("stream",)])
+_VLLM = Paths([_MODEL])
+_PATHS_OF = {"openai": _OPENAI, "dashscope": _DASHSCOPE, "anthropic": _ANTHROPIC, "vllm": _VLLM}
+_NO_MODEL = frozenset(
+    (*(("openai", operation) for operation in ("models", "files", "uploads", "batches")), ("dashscope", "tasks"))
+)
+# Their bodies are files, or name one; DashScope's own SDK cancels a task with an empty model.
 _FORM_NAMES = ("model", "stream", "n", "size")
 _FLAGS = {b"true": True, b"false": False}
 
@@ -306,7 +313,7 @@ def _rest_of(paths: Paths) -> _Rest:
     return _Rest(frozenset(path[0] for path in rest), rest)
 
 
-_REST_OF = {paths: _rest_of(paths) for paths in (_OPENAI, _DASHSCOPE)}
+_REST_OF = {paths: _rest_of(paths) for paths in _PATHS_OF.values()}
 
 
 def _has_lookalike(document: dict[str, Any]) -> bool:
@@ -325,14 +332,14 @@ def _repeats(body: bytes) -> bool:
     return body.find(b'"stream') >= 0 and (body.count(b'"stream"') > 1 or body.count(b'"stream_options"') > 1)
 
 
-def paths_of(protocol: str) -> Paths | None:
-    """What is read of requests of a protocol; None: nothing is."""
-    return {"openai": _OPENAI, "dashscope": _DASHSCOPE}.get(protocol)
+def paths_of(protocol: str, operation: str) -> Paths | None:
+    """What is read of such requests; None: nothing is."""
+    return None if (protocol, operation) in _NO_MODEL else _PATHS_OF.get(protocol)
 
 
-def has_forms(protocol: str) -> bool:
-    """Do requests of the protocol name their model in form fields?"""
-    return protocol == "openai"
+def has_forms(protocol: str, operation: str) -> bool:
+    """Do such requests name their model in form fields?"""
+    return protocol == "openai" and (protocol, operation) not in _NO_MODEL
 
 
 def _value_of(field: Field) -> object:

@@ -1,4 +1,4 @@
-"""Usage objects: one reader for the spellings of the OpenAI and DashScope protocols.
+"""Usage objects: one reader for the spellings of the OpenAI and DashScope protocols (Anthropic's is in `anthropic`).
 
 Both count cached tokens inside the input and reasoning tokens inside the output (protocols.md §4.1), which is how
 Findings counts too. Whatever is not a plausible number is ignored; what a later object does not mention stays.
@@ -15,9 +15,12 @@ COUNT_MAX = 2**53
 
 _SIZE = re.compile(r"(\d{1,6})[x*](\d{1,6})")
 _MEDIA = frozenset({"image_tokens", "audio_tokens", "video_tokens"})
-_UNITS = frozenset({"image_count", "characters", "seconds", "width", "size"})
+_SECONDS = ("seconds", "duration", "output_video_duration", "video_duration")
+# The first that is there counts. A duration is what a video is billed by, of source and result together where both are.
+_UNITS = frozenset({"image_count", "video_count", "characters", "width", "size", *_SECONDS})
+_TRANSCRIPTION_DETAILS = "input_token_details"  # without the s, there alone
 _DETAILS = frozenset(f"{tokens}_tokens_details" for tokens in ("prompt", "input", "completion", "output"))
-_BEYOND_TOKENS = _MEDIA | _UNITS | _DETAILS
+_BEYOND_TOKENS = _MEDIA | _UNITS | _DETAILS | {_TRANSCRIPTION_DETAILS}
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -55,7 +58,22 @@ def read_usage(findings: Findings, usage: object) -> None:
     if not _BEYOND_TOKENS.isdisjoint(usage):
         inputs = _details(usage, "prompt_tokens_details", "input_tokens_details")
         outputs = _details(usage, "completion_tokens_details", "output_tokens_details")
+        if _TRANSCRIPTION_DETAILS in usage:
+            inputs = _details(usage, "input_tokens_details", _TRANSCRIPTION_DETAILS)
         _read_details(findings, usage, inputs, outputs)
+
+
+def read_total(findings: Findings, usage: object) -> None:
+    """A total alone is the input: DashScope and older vLLM say no more of embeddings and rerank."""
+    if isinstance(usage, dict) and findings.input_tokens is None and findings.output_tokens is None:
+        findings.input_tokens = count_of(usage.get("total_tokens"))
+
+
+def seconds_of(value: object) -> float | None:
+    """A length of time, or None: `value` is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX:
+        return float(value)
+    return None
 
 
 def _read_details(
@@ -86,14 +104,19 @@ def _read_media(
 
 
 def _read_units(findings: Findings, usage: Mapping[str, Any]) -> None:
-    """What is billed by other units than tokens (DashScope)."""
+    """What is billed by other units than tokens (DashScope, and OpenAI's transcriptions by the second)."""
     if (number := count_of(usage.get("image_count"))) is not None:
         findings.images = number
+    if (number := count_of(usage.get("video_count"))) is not None:
+        findings.videos = number
     if (number := count_of(usage.get("characters"))) is not None:
         findings.characters = number
-    seconds = usage.get("seconds")
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= COUNT_MAX:
-        findings.seconds = float(seconds)
+    for name in _SECONDS:
+        if (seconds := seconds_of(usage.get(name))) is not None:
+            findings.seconds = seconds
+            break
+    if "video_count" in usage:
+        return  # the size is that of the video
     width, height = count_of(usage.get("width")), count_of(usage.get("height"))
     if width is not None and height is not None:
         findings.image_width, findings.image_height = width, height

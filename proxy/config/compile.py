@@ -6,20 +6,23 @@ document has been checked before it comes here, so nothing in this module compla
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from proxy.config import values
+from proxy.config.crosscheck import own_base_url, spoken_by
 from proxy.config.egress import egress_of
 from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
-from proxy.config.places import parse_base_url
+from proxy.config.places import SUFFIXES, BaseUrl, parse_base_url
 from proxy.config.service_tls import digest_of_files
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, Tls
 from proxy.cors import Cors
 from proxy.forwarded import Proxies
 from proxy.headers import added
-from proxy.protocols import operations
+from proxy.protocols import default_operations
+from proxy.protocols.base import Operation
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
 
@@ -67,18 +70,17 @@ def compile_snapshot(document: Document, generation: int, environ: Mapping[str, 
 def _service(config: ServiceConfig, environ: Mapping[str, str]) -> Service:
     provider = PROVIDERS[config.provider]
     files = (config.tls.ca, config.tls.certificate, config.tls.key)
-    url = parse_base_url(config.base_url or provider.base_url or "", provider.url_suffixes)
+    urls = {protocol: parse_base_url(url, SUFFIXES[protocol]) for protocol, url in config.base_urls.items()}
+    own = own_base_url(config)
+    url = parse_base_url(own, provider.url_suffixes) if own else next(iter(urls.values()))
     headers = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in config.headers.items())
-    return Service(
+    spoken = spoken_by(config)
+    service = Service(
         name=config.name,
         provider=provider,
-        scheme=url.scheme,
-        host=url.host,
-        port=url.port,
-        host_header=url.host_header,
-        path_prefix=url.path_prefix,
+        **_address(url, config, environ),
         keys=tuple(
-            _key(f"{config.name}/{index}", secret, provider, headers)
+            _key(f"{config.name}/{index}", secret, provider, spoken, headers)
             for index, secret in enumerate(config.api_keys or (None,))
         ),
         headers=headers,
@@ -88,13 +90,34 @@ def _service(config: ServiceConfig, environ: Mapping[str, str]) -> Service:
         max_connections=config.max_connections,
         propagate_trace=provider.propagate_trace if config.propagate_trace is None else config.propagate_trace,
         tls=Tls(*files, config.tls.insecure, digest_of_files(files)),
-        egress=egress_of(config.egress_proxy, url.scheme, url.host, url.port, environ),
         cooldown=Cooldown(**{part.name: getattr(config.cooldown, part.name) for part in fields(Cooldown)}),
+        spoken=frozenset(spoken),
     )
+    others = {protocol: replace(service, **_address(other, config, environ)) for protocol, other in urls.items()}
+    return replace(service, others=others) if others else service
 
 
-def _key(name: str, secret: str | None, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> Key:
-    auth_headers = {protocol: provider.auth_headers(secret, protocol) for protocol in provider.protocols}
+def _address(url: BaseUrl, config: ServiceConfig, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a Service that say where it is."""
+    return {
+        "scheme": url.scheme,
+        "host": url.host,
+        "port": url.port,
+        "host_header": url.host_header,
+        "path_prefix": url.path_prefix,
+        "versioned": url.versioned,
+        "egress": egress_of(config.egress_proxy, url.scheme, url.host, url.port, environ),
+    }
+
+
+def _key(
+    name: str,
+    secret: str | None,
+    provider: Provider,
+    spoken: Iterable[str],
+    headers: tuple[tuple[bytes, bytes], ...],
+) -> Key:
+    auth_headers = {protocol: provider.auth_headers(secret, protocol) for protocol in spoken}
     return Key(name, auth_headers, {protocol: added((*lines, *headers)) for protocol, lines in auth_headers.items()})
 
 
@@ -201,15 +224,31 @@ def _base_path_of(methods: Mapping[str, Route]) -> int:
 
 def _routes(model_api: ModelApi) -> Iterator[Route]:
     services = dict.fromkeys(target.service for target in model_api.targets)
+    for operation in default_operations(model_api.scenario, model_api.protocols):
+        places = {service.name: service.at(operation.protocol) for service in services if _serves(service, operation)}
+        yield Route(
+            model_api=model_api,
+            operation=operation,
+            template=model_api.base_path + operation.path,
+            places=places,
+            upstream_paths={
+                service.name: _upstream_path(service, model_api, operation)
+                for service in services
+                if service.name in places
+            },
+        )
+
+
+def _serves(service: Service, operation: Operation) -> bool:
+    return operation.protocol in service.spoken and operation.only_provider in (None, service.provider.name)
+
+
+def _upstream_path(service: Service, model_api: ModelApi, operation: Operation) -> str:
+    protocol = operation.protocol
+    place, path = service.at(protocol), operation.upstream_path or operation.path
+    if protocol == "openai" and place.versioned:
+        path = path.removeprefix("/v1")
     kept = "" if model_api.strip_base_path else model_api.base_path
-    for protocol in model_api.protocols:
-        for operation in operations(model_api.scenario, protocol):
-            yield Route(
-                model_api=model_api,
-                operation=operation,
-                template=model_api.base_path + operation.path,
-                upstream_paths={
-                    service.name: service.path_prefix + kept + service.provider.protocols[protocol] + operation.path
-                    for service in services
-                },
-            )
+    # a protocol's own address has all that stands before its paths
+    before = "" if protocol in service.others else service.provider.protocols[protocol]
+    return place.path_prefix + kept + before + path

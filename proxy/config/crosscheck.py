@@ -141,7 +141,7 @@ def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
             continue
         path = f"services[{index}]"
         provider = PROVIDERS[service.provider]
-        if service.base_url is None and provider.base_url is None:
+        if service.base_url is None and provider.base_url is None and not service.base_urls:
             yield Complaint(f"{path}.base_url", "it is missing", f"{provider.name} has no address of its own: give one")
         for position, key in enumerate(service.api_keys):
             first = service.api_keys.index(key)
@@ -154,16 +154,17 @@ def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
 
 def _way(service: ServiceConfig, path: str, environ: Mapping[str, str]) -> Iterator[Complaint]:
     """TLS towards a service, and the proxy that the environment names for it."""
-    base_url = service.base_url or PROVIDERS[service.provider].base_url
-    if base_url is None:
-        return
-    url = parse_base_url(base_url, ())
+    own = own_base_url(service)
+    urls = [parse_base_url(url, ()) for url in ((own,) if own else ()) + tuple(service.base_urls.values())]
+    secure = [url for url in urls if url.scheme == "https"]
     tls = service.tls
-    if url.scheme != "https":
+    if urls and not secure:
+        key = "base_urls" if service.base_urls else "base_url"
         for name in type(tls).model_fields:
             if getattr(tls, name):
-                wrong = "base_url is http, where there is no TLS"
-                yield Complaint(f"{path}.tls.{name}", wrong, "leave it out, or write https in base_url")
+                wrong = f"{key} is http, where there is no TLS"
+                yield Complaint(f"{path}.tls.{name}", wrong, f"leave it out, or write https in {key}")
+    if not secure:
         return
     if tls.insecure and tls.ca is not None:
         wrong = "with insecure: true nothing is verified, and these authorities have no effect"
@@ -174,7 +175,8 @@ def _way(service: ServiceConfig, path: str, environ: Mapping[str, str]) -> Itera
         yield Complaint(f"{path}.tls.{place}", wrong, right)
     if service.egress_proxy is None:
         try:
-            egress_of(None, url.scheme, url.host, url.port, environ)
+            for url in secure:
+                egress_of(None, url.scheme, url.host, url.port, environ)
         except PydanticCustomError as error:
             wrong = f"HTTPS_PROXY of the environment is no usable proxy: {(error.context or {})['wrong']}"
             yield Complaint(f"{path}.egress_proxy", wrong, "correct it, or set egress_proxy: none for this service")
@@ -346,18 +348,30 @@ def _protocols(model_api: ModelApiConfig, services: Collection[ServiceConfig], p
         if protocol in model_api.protocols[:position]:
             yield Complaint(where, f"{protocol} stands there twice", "name each protocol once")
         if not operations(model_api.scenario, protocol):
-            wrong = f"scenario {model_api.scenario} in the {protocol} protocol is not built yet"
+            wrong = f"the {protocol} protocol has nothing for scenario {model_api.scenario}"
             yield Complaint(where, wrong, f"use {' or '.join(protocols_of(model_api.scenario))}")
         else:
             for service in services:
                 yield from _speaks(service, model_api.scenario, protocol, where)
 
 
+def spoken_by(service: ServiceConfig) -> tuple[str, ...]:
+    """The protocols of a service: those of base_urls, and its provider's at base_url."""
+    own = PROVIDERS[service.provider].protocols if service.base_url or not service.base_urls else ()
+    return tuple(dict.fromkeys((*own, *service.base_urls)))
+
+
+def own_base_url(service: ServiceConfig) -> str | None:
+    """Where it speaks the protocols that base_urls does not name. None: nowhere, or it is missing."""
+    return service.base_url if service.base_url or service.base_urls else PROVIDERS[service.provider].base_url
+
+
 def _speaks(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
-    if protocol not in PROVIDERS[service.provider].protocols:
+    spoken = spoken_by(service)
+    if protocol not in spoken:
         wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
-        spoken = " or ".join(PROVIDERS[service.provider].protocols)
-        yield Complaint(path, wrong, f"use {spoken}, or a service that speaks it")
+        right = f"use {' or '.join(spoken)}, or a service that speaks it, or say where it does in its base_urls"
+        yield Complaint(path, wrong, right)
     elif (scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
         wrong = f"for service {service.name}, turning OpenAI image requests into DashScope's is not built yet"
         yield Complaint(path, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")

@@ -98,9 +98,10 @@ class ServiceConfig(Section):
     """`services[]`: one upstream."""
 
     name: Name
-    provider: Annotated[str, one_of(PROVIDERS, planned=("anthropic", "comfyui"))]
+    provider: Annotated[str, one_of(PROVIDERS, planned=("comfyui",))]
     base_url: places.Url | None = Field(default=None, repr=False)
-    base_urls: Annotated[dict[str, str], later({}, "a base URL per protocol")] = Field(default={}, repr=False)
+    base_urls: dict[Annotated[str, one_of(PROTOCOLS, planned=("comfyui",))], places.Url] = Field(default={}, repr=False)
+    """Of one that speaks several protocols: where it speaks each."""
     api_keys: list[values.Key] = Field(default=[], repr=False)
     headers: Annotated[dict[values.HeaderName, values.HeaderValue], values.headers] = Field(default={}, repr=False)
     connect_timeout_ms: Milliseconds = 5000
@@ -167,8 +168,8 @@ class ModelApiConfig(Section):
     """`model_apis[]`: what callers see."""
 
     name: Name
-    scenario: Annotated[str, one_of(SCENARIOS, planned=("video", "speech", "rerank", "others"))]
-    protocols: list[Annotated[str, one_of(PROTOCOLS, planned=("anthropic", "vllm", "comfyui"))]]
+    scenario: Annotated[str, one_of(SCENARIOS)]
+    protocols: list[Annotated[str, one_of(PROTOCOLS, planned=("comfyui",))]]
     resource_group: str = "default"
     labels: dict[str, str] = {}
     domains: list[places.Domain] = []

@@ -26,6 +26,9 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([1-9][0-9]{0,4}))?")
 """As browsers write it (RFC 6454 §6.1): in lower case."""
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
+_VERSION: Final = re.compile(r"/v[0-9]{1,3}[a-z]{0,8}$")
+SUFFIXES: Final = {"openai": ("/v1",), "vllm": ("/v1",), "anthropic": ("/v1",), "dashscope": ("/api/v1",)}
+"""Protocol → what SDKs write at the end of a base URL for it, and its paths bring along."""
 _PATHS_OF_CALLS: Final = sorted(
     {
         operation.path.removeprefix("/api").removeprefix("/v1")
@@ -50,6 +53,8 @@ class BaseUrl:
     host_header: bytes
     path_prefix: str
     """Without the part that the protocols' paths bring along, without trailing slash."""
+    versioned: bool
+    """It ends with a version of its own (`/api/paas/v4`)."""
 
 
 def parse_base_url(text: str, suffixes: Iterable[str]) -> BaseUrl:
@@ -93,6 +98,7 @@ def parse_base_url(text: str, suffixes: Iterable[str]) -> BaseUrl:
         port=port or usual,
         host_header=(shown_host if port in (None, usual) else f"{shown_host}:{port}").encode("ascii"),
         path_prefix=path,
+        versioned=_VERSION.search(path) is not None,
     )
 
 

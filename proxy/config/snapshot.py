@@ -118,14 +118,25 @@ class Route:
     operation: Operation
     template: str
     """`http.route`: base path and path of the operation, without trailing slash."""
+    places: Mapping[str, Service]
+    """The name of each service that can serve the operation → the service where it speaks the operation's protocol."""
     upstream_paths: Mapping[str, str]
-    """The name of each service that a request may reach → the path it gets: with base_url's prefix, without query and
-    trailing slash (the client's is kept by adding it again)."""
+    """The same names → the path each gets: with base_url's prefix, without query and trailing slash (the client's is
+    kept by adding it again)."""
     rest: str = ""
     """What the request's path has below the operation's: empty, or from a slash and without a trailing one."""
+    needs_model: bool = field(init=False)
+    """Whether a target can only be chosen once the model's name is known."""
+    model_matters: bool = field(init=False)
+    """The model decides where a request goes, or is replaced: it must not be named twice."""
+
+    def __post_init__(self) -> None:
+        names_model = self.operation.names_model
+        object.__setattr__(self, "needs_model", names_model and self.model_api.needs_model)
+        object.__setattr__(self, "model_matters", names_model and self.model_api.model_matters)
 
     def upstream_path(self, service: Service) -> str:
-        """The path that a service of the Model API gets. KeyError for any other service."""
+        """The path that a service of the Model API gets. KeyError for one that cannot serve the operation."""
         return self.upstream_paths[service.name] + self.rest
 
 

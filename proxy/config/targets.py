@@ -83,6 +83,8 @@ class Service:
     """With the port where it is not the scheme's own, IPv6 in brackets."""
     path_prefix: str
     """Of base_url: empty, or from a slash and without a trailing one."""
+    versioned: bool
+    """Its last part is a version other than v1, which stands for the `/v1` of OpenAI's paths."""
     keys: tuple[Key, ...]
     """At least one: a service without api_keys has one whose header lines are empty."""
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
@@ -96,6 +98,15 @@ class Service:
     tls: Tls
     egress: Egress | None
     cooldown: Cooldown
+    others: "Mapping[str, Service]" = field(default_factory=dict, repr=False)
+    """Protocol → the same service where it speaks that one, for those of `base_urls`: same keys, name and times,
+    another address."""
+    spoken: frozenset[str] = frozenset()
+    """Protocols."""
+
+    def at(self, protocol: str) -> "Service":
+        """Where it speaks a protocol."""
+        return self.others.get(protocol, self)
 
 
 @dataclass(frozen=True, slots=True)

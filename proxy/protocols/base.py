@@ -1,6 +1,10 @@
 """One API call of a protocol, as data. Each protocol has a table of these (`proxy.protocols.openai`, …)."""
 
 from dataclasses import dataclass
+from typing import Final
+
+CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
+"""The methods of what is managed below a path, beside GET."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,11 @@ class Operation:
     """Streams of it give usage only if asked with `stream_options.include_usage`."""
     below: bool = False
     """Everything below the path belongs to it too (`/v1/models/{model}`)."""
+    upstream_path: str | None = None
+    """What the upstream is asked for, where that is not `path`."""
+    error_protocol: str | None = None
+    """In whose shape the gateway's own errors are, where that is not `protocol`'s."""
+    only_provider: str | None = None
+    """The one kind of service that can serve it; None: all that speak the protocol."""
+    names_model: bool = True
+    """Its requests name a model. Else `by_model` sends them to its first target."""

@@ -2,6 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+_KEY_HEADER: Final = {
+    "openai": b"authorization",
+    "anthropic": b"x-api-key",
+    "dashscope": b"authorization",
+    "vllm": b"authorization",
+}
+"""Protocol → where its own clients put the key: for services that speak one which is not their provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +35,10 @@ class Provider:
     def auth_headers(self, credential: str | None, protocol: str) -> tuple[tuple[bytes, bytes], ...]:
         """The header lines that authenticate with `credential` in `protocol`; none where there is no credential.
 
-        Of use for a service's own key and for a caller's (auth: passthrough). KeyError for a protocol that the
-        provider does not speak.
+        Of use for a service's own key and for a caller's (auth: passthrough). KeyError for a protocol that nobody
+        speaks.
         """
-        name = self.key_header[protocol]
+        name = self.key_header.get(protocol) or _KEY_HEADER[protocol]
         if not credential:
             return ()
         value = credential.encode("latin-1")

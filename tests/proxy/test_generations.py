@@ -16,7 +16,7 @@ from proxy.upstream.tls import TlsFilesError
 from tests.e2e.two_targets import OK, answer, ask, record_of
 from tests.fakes.certificates import Authority
 from tests.fakes.scripted import ReadHead, ReadRequest, Scripted, Send, Tell, Wait
-from tests.fakes.worker import FakeWorker, document_of, running
+from tests.fakes.worker import UPSTREAM_KEY, FakeWorker, document_of, running
 
 
 def snapshot_of(document: dict[str, Any], generation: int) -> Snapshot:
@@ -56,6 +56,26 @@ async def test_connections_go_where_it_is_another(change: dict[str, Any]) -> Non
             await asyncio.wait_for(upstream.connections[0].closed.wait(), 10)
             assert (await ask(worker)).status == 200
             assert len(upstream.connections) == 2
+
+
+async def test_each_address_of_a_service_by_itself() -> None:
+    async with Scripted(*OK) as one, Scripted(*OK) as two, Scripted(*OK) as three:
+        urls = {"openai": f"http://127.0.0.1:{one.port}", "anthropic": f"http://127.0.0.1:{two.port}"}
+        document = document_of("", service={"base_urls": urls}, model_api={"protocols": ["openai", "anthropic"]})
+        del document["services"][0]["base_url"]
+        async with running(document) as worker:
+            for path in (b"/v1/chat/completions", b"/v1/messages", b"/v1/messages"):
+                assert (await ask(worker, path=path)).status == 200
+            for upstream, line in ((one, b"authorization: Bearer "), (two, b"x-api-key: ")):
+                assert line + UPSTREAM_KEY.encode() in upstream.connections[0].heads[0]
+                assert f"127.0.0.1:{upstream.port}".encode() in upstream.connections[0].heads[0]
+            urls["anthropic"] = f"http://127.0.0.1:{three.port}"
+            swap(worker, snapshot_of(document, 8))
+            await asyncio.wait_for(two.connections[0].closed.wait(), 10)
+            assert (await ask(worker)).status == (await ask(worker, path=b"/v1/messages")).status == 200
+            assert [len(upstream.connections) for upstream in (one, two, three)] == [1, 1, 1]
+            fields = [(await record_of(worker))["fields"] for _ in range(5)]
+            assert {one["sluiceway.service"] for one in fields} == {"sim"}
 
 
 async def test_connections_go_where_a_file_has_another_content(tmp_path: Path) -> None:

@@ -8,12 +8,60 @@ from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse
 from proxy.config.snapshot import Route, Snapshot
 from proxy.errors import GatewayError
-from proxy.protocols import PROTOCOLS, SCENARIOS, openai, operations, protocols_of
+from proxy.protocols import PROTOCOLS, SCENARIOS, default_operations, openai, operations, protocols_of
 from proxy.protocols.base import Operation
 
 CHAT = "/v1/chat/completions"
 GENERATION = "/api/v1/services/aigc/text-generation/generation"
 MULTIMODAL = "/api/v1/services/aigc/multimodal-generation/generation"
+
+_MANAGED = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_AIGC = "/api/v1/services/aigc"
+DEFAULT_ROUTES: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
+    ("text", "openai"): dict.fromkeys((CHAT, "/v1/completions", "/v1/responses"), ("POST",)),
+    ("text", "anthropic"): dict.fromkeys(("/v1/messages", "/v1/messages/count_tokens"), ("POST",)),
+    ("text", "dashscope"): dict.fromkeys((GENERATION, MULTIMODAL), ("POST",)),
+    ("image", "dashscope"): dict.fromkeys(
+        (
+            f"{_AIGC}/text2image/image-synthesis",
+            f"{_AIGC}/image2image/image-synthesis",
+            f"{_AIGC}/image2image/out-painting",
+            f"{_AIGC}/virtualmodel/generation",
+            f"{_AIGC}/background-generation/generation",
+            f"{_AIGC}/image-generation/generation",
+            MULTIMODAL,
+        ),
+        ("POST",),
+    )
+    | {"/api/v1/tasks/*": _MANAGED},
+    ("image", "openai"): dict.fromkeys(
+        ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations"), ("POST",)
+    ),
+    ("video", "dashscope"): dict.fromkeys(
+        (f"{_AIGC}/video-generation/video-synthesis", f"{_AIGC}/image2video/video-synthesis"), ("POST",)
+    )
+    | {"/api/v1/tasks/*": _MANAGED},
+    ("speech", "dashscope"): dict.fromkeys(("/api/v1/services/audio/tts/SpeechSynthesizer", MULTIMODAL), ("POST",)),
+    ("speech", "openai"): dict.fromkeys(
+        ("/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations"), ("POST",)
+    ),
+    ("embedding", "openai"): {"/v1/embeddings": ("POST",)},
+    ("embedding", "dashscope"): dict.fromkeys(
+        (
+            "/api/v1/services/embeddings/text-embedding/text-embedding",
+            "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding",
+        ),
+        ("POST",),
+    ),
+    ("rerank", "dashscope"): dict.fromkeys(
+        ("/api/v1/services/rerank/text-rerank/text-rerank", "/compatible-api/v1/reranks"), ("POST",)
+    ),
+    ("rerank", "vllm"): dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score"), ("POST",)),
+    ("others", "openai"): dict.fromkeys(
+        ("/v1/models/*", "/v1/files/*", "/v1/uploads/*", "/v1/batches/*", "/v1/fine_tuning/*"), _MANAGED
+    ),
+}
+"""Scenario and protocol → path → methods, as users create them; /* stands for the path and all below it."""
 
 FILE = """
 services:
@@ -158,6 +206,42 @@ def test_nothing_to_serve() -> None:
         snapshot.match("POST", "", CHAT)
 
 
+BASES = """
+services:
+  - {name: zhipu, provider: openai, api_keys: [k],
+     base_urls: {openai: "https://open.bigmodel.cn/api/paas/v4", anthropic: "https://open.bigmodel.cn/api/anthropic"}}
+  - {name: moonshot, provider: anthropic, api_keys: [k], base_url: "https://api.moonshot.cn/anthropic",
+     base_urls: {openai: "http://localhost:81/v1/"}}
+  - {name: own, provider: vllm, base_url: "http://own/tenant/v2"}
+consumers: [{name: c, keys: [c]}]
+model_apis:
+  - {name: zhipu, scenario: text, protocols: [openai, anthropic], base_path: /z, routing: {single: {service: zhipu}}}
+  - {name: moon, scenario: text, protocols: [openai, anthropic], base_path: /m, routing: {single: {service: moonshot}}}
+  - {name: own, scenario: rerank, protocols: [vllm], base_path: /o, routing: {single: {service: own}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "upstream_path"),
+    [
+        ("/z" + CHAT, "https open.bigmodel.cn 443", "/api/paas/v4/chat/completions"),
+        ("/z/v1/messages", "https open.bigmodel.cn 443", "/api/anthropic/v1/messages"),
+        ("/m" + CHAT, "http localhost 81", CHAT),
+        ("/m/v1/messages", "https api.moonshot.cn 443", "/anthropic/v1/messages"),
+        ("/o/rerank", "http own 80", "/tenant/v2/rerank"),
+        ("/o/v1/score", "http own 80", "/tenant/v2/v1/score"),  # a version is OpenAI's clients' habit alone
+    ],
+)
+def test_a_service_has_an_address_for_each_protocol(path: str, place: str, upstream_path: str) -> None:
+    route = compile_snapshot(parse(BASES, {}, "test"), 1).match("POST", "", path)
+    (target,) = route.model_api.targets
+    found = route.places[target.service.name]
+    assert f"{found.scheme} {found.host} {found.port}" == place
+    assert route.upstream_path(target.service) == upstream_path
+    assert found.keys == target.service.keys
+    assert set(found.keys[0].auth_headers) == target.service.spoken
+
+
 class TestBelow:
     """Operations that own everything below their path."""
 
@@ -229,33 +313,77 @@ class TestTables:
     def test_every_scenario_is_served(self, scenario: str) -> None:
         assert protocols_of(scenario)
 
-    def test_names_and_paths_are_unique_in_their_scenario(self) -> None:
+    def test_each_path_and_method_is_one_operation(self) -> None:
         for protocol in PROTOCOLS:
             for scenario in SCENARIOS:
                 table = operations(scenario, protocol)
-                assert len({operation.name for operation in table}) == len(table)
+                places = [(operation.path, method) for operation in table for method in operation.methods]
+                assert len(set(places)) == len(places)
                 assert all(operation.protocol == protocol for operation in table)
                 assert all(operation.path.startswith("/") and operation.path[-1] != "/" for operation in table)
 
     def test_unknown_combinations_are_empty(self) -> None:
-        assert operations("embedding", "dashscope") == ()
-        assert operations("text", "anthropic") == ()
+        assert operations("video", "openai") == ()
+        assert operations("image", "anthropic") == ()
 
-    def test_what_conventions_call_them(self) -> None:
-        def facts(scenario: str, protocol: str) -> list[tuple[str, str, str | None, bool]]:
-            return [(o.name, o.gen_ai_operation, o.output_type, o.asks_usage) for o in operations(scenario, protocol)]
+    @pytest.mark.parametrize(("scenario", "protocol"), DEFAULT_ROUTES)
+    def test_default_routes_no_more_and_no_fewer(self, scenario: str, protocol: str) -> None:
+        named: dict[str, tuple[str, ...]] = {}
+        for operation in default_operations(scenario, [protocol]):
+            path = operation.path + ("/*" if operation.below else "")
+            named[path] = (*named.get(path, ()), *operation.methods)
+        expected = dict(DEFAULT_ROUTES[scenario, protocol])
+        if scenario == "image":
+            expected["/aliyun/v1/images/generations"] = ("POST",)
+        assert named == expected
 
-        assert facts("text", "openai") == [
-            ("chat.completions", "chat", None, True),
-            ("completions", "text_completion", "text", True),
-        ]
-        assert facts("image", "openai") == [("images.generations", "generate_content", "image", False)]
-        assert facts("embedding", "openai") == [("embeddings", "embeddings", None, False)]
-        assert facts("text", "dashscope") == [
-            ("text-generation", "chat", None, False),
-            ("multimodal-generation", "chat", None, False),
-        ]
-        assert facts("image", "dashscope") == [("multimodal-generation", "generate_content", "image", False)]
+    def test_no_other_combination_has_routes(self) -> None:
+        built = {(scenario, one) for scenario in SCENARIOS for one in PROTOCOLS if operations(scenario, one)}
+        assert built == set(DEFAULT_ROUTES)
+
+    @pytest.mark.parametrize(
+        ("scenario", "protocol", "called"),
+        [
+            (
+                "text",
+                "openai",
+                {"chat.completions": "chat", "completions": "text_completion:text", "responses": "chat"},
+            ),
+            ("text", "anthropic", {"messages": "chat", "messages.count_tokens": "count_tokens"}),
+            ("text", "dashscope", {"text-generation": "chat", "multimodal-generation": "chat"}),
+            ("image", "dashscope", {"text2image": "generate_content:image", "tasks": "fetch_task"}),
+            ("image", "openai", {"images.edits": "generate_content:image"}),
+            (
+                "speech",
+                "openai",
+                {"audio.speech": "generate_content:speech", "audio.translations": "generate_content:text"},
+            ),
+            ("speech", "dashscope", {"multimodal-generation": "generate_content:speech"}),
+            ("video", "dashscope", {"video-generation": "video_generation", "image2video": "video_generation"}),
+            ("embedding", "openai", {"embeddings": "embeddings"}),
+            ("rerank", "vllm", {"rerank": "rerank", "score": "score"}),
+        ],
+    )
+    def test_what_conventions_call_them(self, scenario: str, protocol: str, called: dict[str, str]) -> None:
+        names: dict[str, str] = {}
+        for one in operations(scenario, protocol):
+            names.setdefault(one.name, one.gen_ai_operation + (f":{one.output_type}" if one.output_type else ""))
+        assert names == names | called
+
+    def test_looking_may_be_repeated_and_changing_may_not(self) -> None:
+        for operation in (*operations("others", "openai"), *operations("video", "dashscope")):
+            if operation.below:
+                assert operation.replayable == (operation.methods == ("GET",))
+
+    def test_only_chats_are_asked_for_usage(self) -> None:
+        asked = {
+            one.name
+            for protocol in PROTOCOLS
+            for scenario in SCENARIOS
+            for one in operations(scenario, protocol)
+            if one.asks_usage
+        }
+        assert asked == {"chat.completions", "completions"}
 
 
 def test_a_route_is_the_same_object_each_time(snapshot: Snapshot) -> None:

@@ -1,11 +1,15 @@
 """What the tables of responses are made of: a case is a body as an upstream sends it, and what must have been found."""
 
+import base64
 import json
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
 SSE = "text/event-stream;charset=UTF-8"
+LONG = base64.b64encode(random.Random(2).randbytes(52_500)).decode()
+"""70,000 characters, more than is decoded at once. They do not shrink: what shrinks too much is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,25 @@ def events(*documents: object, end: str = "\n\n", done: bool = False) -> bytes:
     return ("".join(lines) + (f"data: [DONE]{end}" if done else "")).encode()
 
 
+def typed_events(*documents: dict[str, Any]) -> bytes:
+    """A stream whose events are named by their type, as of Anthropic."""
+    return b"".join(f"event: {document['type']}\n".encode() + events(document) for document in documents)
+
+
+def answer(protocol: str, operation: str, name: str, body: object, *, status: int = 200, **facts: Any) -> Case:
+    """A JSON answer."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Case(name, protocol, operation, raw, facts, JSON, status)
+
+
+def stream(protocol: str, operation: str, name: str, body: bytes, *, status: int = 200, **facts: Any) -> Case:
+    """A stream."""
+    return Case(name, protocol, operation, body, facts, SSE, status)
+
+
 def plain(name: str, operation: str, document: object, *, status: int = 200, **facts: Any) -> Case:
     """A JSON answer of the OpenAI protocol."""
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return Case(name, "openai", operation, body, facts, JSON, status)
+    return answer("openai", operation, name, document, status=status, **facts)
 
 
 USAGE = {"prompt_tokens": 13, "completion_tokens": 7, "total_tokens": 20}

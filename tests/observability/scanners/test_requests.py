@@ -61,7 +61,26 @@ DASHSCOPE: list[tuple[bytes, dict[str, Any]]] = [
     ),
     (b'{"input":{},"parameters":7,"model":"qwen"}', {"model": "qwen"}),
 ]
-CASES = [("openai", *case) for case in OPENAI] + [("dashscope", *case) for case in DASHSCOPE]
+ANTHROPIC: list[tuple[bytes, dict[str, Any]]] = [
+    (
+        b'{"max_tokens":9,' + MESSAGES + b',"model":"claude","n":2,"size":"1x1","stream":true,"stream_options":{}}',
+        {"model": "claude", "stream": True},
+    ),
+    (b'{"model":"a","Model":"b","stream":false}', {"model": "a", "stream": False}),
+    (b'{"model":"a","model":"b"}', {"model": "b", "duplicates": {"model"}}),
+]
+VLLM: list[tuple[bytes, dict[str, Any]]] = [
+    (b'{"query":"q","documents":["a","b"],"model":"bge","top_n":1,"stream":true}', {"model": "bge"}),
+    (b'{"text_1":"a","text_2":["b"],"model":"bge"}', {"model": "bge"}),
+    (b'{"query":"q","documents":[]}', {}),
+]
+OF_PROTOCOL = {
+    "openai": ("chat.completions", OPENAI),
+    "dashscope": ("multimodal-generation", DASHSCOPE),
+    "anthropic": ("messages", ANTHROPIC),
+    "vllm": ("rerank", VLLM),
+}
+CASES = [(protocol, *case) for protocol, (_, cases) in OF_PROTOCOL.items() for case in cases]
 
 UNKNOWN = {
     "model": None,
@@ -78,7 +97,7 @@ UNKNOWN = {
 
 
 def scanner_of(protocol: str) -> RequestScanner:
-    return request_scanner(protocol, "chat.completions" if protocol == "openai" else "multimodal-generation", JSON)
+    return request_scanner(protocol, OF_PROTOCOL[protocol][0], JSON)
 
 
 def facts(scanner: RequestScanner) -> dict[str, Any]:
@@ -118,7 +137,7 @@ LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-2, 5), st.sampled_from
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3))
 
 
-@given(document=st.dictionaries(KEYS, VALUES, max_size=6), protocol=st.sampled_from(["openai", "dashscope"]))
+@given(document=st.dictionaries(KEYS, VALUES, max_size=6), protocol=st.sampled_from(sorted(OF_PROTOCOL)))
 def test_both_ways_agree(document: dict[str, Any], protocol: str) -> None:
     body = json.dumps(document).encode()
     scanner = scanner_of(protocol)
@@ -200,6 +219,13 @@ FORMS: list[tuple[bytes, dict[str, Any]]] = [
     (b'{"model":"a"}', {"complete": False, "failed": True}),
     (b"", {"complete": False}),
 ]
+AUDIO_FORMS: list[tuple[bytes, dict[str, Any]]] = [
+    (
+        form((b'file"; filename="a.wav', b"RIFF" * 20000), (b"model", b"whisper-1"), (b"stream", b"true")),
+        {"model": "whisper-1", "stream": True},
+    ),
+    (form((b'file"; filename="a.wav', b"RIFF"), (b"response_format", b"srt")), {}),
+]
 FORM_TYPE = 'Multipart/Form-Data; charset=utf-8; boundary="xY"'
 
 
@@ -216,6 +242,14 @@ def test_reads_forms_in_any_chunking(body: bytes, expected: dict[str, Any]) -> N
     assert facts(scan_form([body])) == known(expected)
     assert facts(scan_form(byte_by_byte(body))) == known(expected)
     scanner = request_scanner("openai", "images.edits", FORM_TYPE)
+    scanner.whole(body)
+    assert facts(scanner) == known(expected)
+
+
+@pytest.mark.parametrize("operation", ["images.variations", "audio.transcriptions", "audio.translations"])
+@pytest.mark.parametrize(("body", "expected"), [FORMS[0], *AUDIO_FORMS])
+def test_reads_the_forms_of_all_operations(operation: str, body: bytes, expected: dict[str, Any]) -> None:
+    scanner = request_scanner("openai", operation, FORM_TYPE)
     scanner.whole(body)
     assert facts(scanner) == known(expected)
 
@@ -304,12 +338,32 @@ def test_bodies_of_other_kinds_are_not_read() -> None:
         request_scanner("openai", "chat.completions", "text/plain"),
         request_scanner("comfyui", "prompt", JSON),
         request_scanner("dashscope", "multimodal-generation", "multipart/form-data; boundary=x"),
+        request_scanner("anthropic", "messages", "multipart/form-data; boundary=x"),
     ):
         assert scanner.settled
         scanner.feed(b'{"model":"a"}')
         scanner.whole(b'{"model":"a"}')
         scanner.end()
         assert facts(scanner) == {**UNKNOWN, "complete": False}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "operation"),
+    [*(("openai", operation) for operation in ("models", "files", "uploads", "batches")), ("dashscope", "tasks")],
+)
+@pytest.mark.parametrize("content_type", [JSON, FORM_TYPE, "multipart/form-data"])
+def test_of_operations_that_name_no_model_nothing_is_read(protocol: str, operation: str, content_type: str) -> None:
+    """DashScope's SDK cancels a task with `"model": ""`, and a form of a file is none of ours to refuse."""
+    scanner = request_scanner(protocol, operation, content_type)
+    assert not scanner.reads
+    scanner.whole(b'{"model":"","parameters":{},"input":""}' if content_type == JSON else form((b"model", b"")))
+    assert facts(scanner) == {**UNKNOWN, "complete": False}
+
+
+def test_a_fine_tuning_job_names_the_model_it_begins_with() -> None:
+    scanner = request_scanner("openai", "fine_tuning", JSON)
+    scanner.whole(b'{"training_file":"file-1","model":"qwen-plus"}')
+    assert facts(scanner) == known({"model": "qwen-plus"})
 
 
 def test_a_failure_switches_it_off() -> None:

@@ -21,6 +21,11 @@ API: dict[str, Any] = {
 TARGET: dict[str, Any] = {"service": "qwen"}
 BY_MODEL = [TARGET | {"match": "qwen-*"}]
 BY_WEIGHT = [TARGET | {"weight": 1}]
+BASES: dict[str, Any] = {
+    "name": "two",
+    "provider": "vllm",
+    "base_urls": {"openai": "http://127.0.0.1:8000", "vllm": "http://127.0.0.1:8001"},
+}
 SERVICE: dict[str, Any] = {"name": "second", "provider": "vllm", "base_url": "http://127.0.0.1:8000"}
 KEYLESS: dict[str, Any] = {"name": "gpt", "provider": "openai"}
 CONSUMER: dict[str, Any] = {"name": "second", "keys": ["k2"]}
@@ -94,8 +99,8 @@ VALUES: list[Case] = [
     ([("services.0.name", "x" * 65)], "services[0].name", "is no name", "1 to 64"),
     ([("services.0.name", "")], "services[0].name", "is no name", "1 to 64"),
     ([("services.0.provider", "dashscop")], "services[0].provider", "'dashscop' is unknown", "did you mean dashscope?"),
-    ([("services.0.provider", "zzz")], "services[0].provider", "unknown", "one of dashscope, openai, vllm"),
-    ([("services.0.provider", "anthropics")], "services[0].provider", "unknown", "one of dashscope, openai, vllm"),
+    ([("services.0.provider", "zzz")], "services[0].provider", "unknown", "one of dashscope, openai, anthropic, vllm"),
+    ([("services.0.provider", "anthropics")], "services[0].provider", "unknown", "did you mean anthropic?"),
     ([("services.0.base_url", "example.com")], "services[0].base_url", "http:// or https://", "https://api.example"),
     ([("services.0.base_url", "ftp://x")], "services[0].base_url", "http:// or https://", "scheme, host"),
     ([("services.0.base_url", "https://u:hidden@x")], "services[0].base_url", "user name or password", "api_keys"),
@@ -114,6 +119,10 @@ VALUES: list[Case] = [
     ([("services.0.base_url", "https://x/compatible-mode/v1/embeddings")], "services[0].base_url", "one call", "leave"),
     ([("services.0.base_url", "https://x/api/v1/services/aigc/text-generation/generation")], "services[0].base_url",
      "one call, /services/aigc/text-generation/generation", "leave that out"),
+    ([("services.0.base_urls", {"opnai": "https://x"})], "services[0].base_urls.opnai", "unknown", "mean openai?"),
+    ([("services.0.base_urls", {"openai": "x"})], "services[0].base_urls.openai", "http:// or https://", "scheme"),
+    ([("services.0.base_urls", {"anthropic": "https://x/v1/messages"})], "services[0].base_urls.anthropic", "one call",
+     "leave that out"),
     ([("services.0.base_url", "https://x/a b")], "services[0].base_url", "path of the URL", "percent-encoded"),
     ([("services.0.base_url", "https://x/a/../b")], "services[0].base_url", "path of the URL", "dot segments"),
     ([("services.0.api_keys", "hidden")], "services[0].api_keys", "not shown", "a list is expected"),
@@ -150,8 +159,9 @@ VALUES: list[Case] = [
     ([("consumers.0.labels", {"a": 1})], "consumers[0].labels.a", "1 is not possible", "in quotes"),
     ([("model_apis.0.scenario", "texts")], "model_apis[0].scenario", "unknown", "did you mean text?"),
     ([("model_apis.0.protocols", ["opnai"])], "model_apis[0].protocols[0]", "unknown", "did you mean openai?"),
-    ([("model_apis.0.scenario", "videos")], "model_apis[0].scenario", "unknown", "one of text, image, embedding"),
-    ([("model_apis.0.protocols", ["comfy"])], "model_apis[0].protocols[0]", "unknown", "one of openai, dashscope"),
+    ([("model_apis.0.scenario", "videos")], "model_apis[0].scenario", "unknown", "did you mean video?"),
+    ([("model_apis.0.protocols", ["comfy"])], "model_apis[0].protocols[0]", "unknown",
+     "one of openai, anthropic, dashscope, vllm"),
     ([("model_apis.0.auth", "consumer")], "model_apis[0].auth", "unknown", "did you mean consumers?"),
     ([("model_apis.0.on_disconnect", "go")], "model_apis[0].on_disconnect", "unknown", "use cancel"),
     ([("model_apis.0.domains", ["a.com:80"])], "model_apis[0].domains[0]", "no domain", "without port"),
@@ -293,6 +303,11 @@ FITTING: list[Case] = [
       ("model_apis.0.fallback", [TARGET])], "model_apis[0].protocols[0]", "for service qwen", "dashscope protocol"),
     ([("services.0.base_url", "http://127.0.0.1"), ("services.0.tls.insecure", True)], "services[0].tls.insecure",
      "base_url is http", "https in base_url"),
+    ([("services.1", BASES | {"tls": {"insecure": True}})], "services[1].tls.insecure", "base_urls is http",
+     "https in base_urls"),
+    ([("services.1", BASES), ("model_apis.0.protocols", ["anthropic"]),
+      ("model_apis.0.fallback", [{"service": "two"}])], "model_apis[0].protocols[0]",
+     "two (vllm) does not speak the anthropic protocol", "use openai or vllm, or a service"),
     ([("model_apis.0.routing.single.service", "qwem")], "model_apis[0].routing.single.service",
      "no service 'qwem'", "did you mean qwen?"),
     ([("model_apis.0.consumers", ["serch-team"])], "model_apis[0].consumers[0]",
@@ -300,10 +315,10 @@ FITTING: list[Case] = [
     ([("model_apis.0.consumers", ["search-team"]), ("model_apis.0.auth", "open")], "model_apis[0].consumers",
      "no consumer is known", "leave the list empty"),
     (OFF_LOOPBACK, "model_apis[0].auth", "could spend the key of service qwen", "allow_open: true"),
-    ([("model_apis.0.protocols", [])], "model_apis[0].protocols", "empty", "openai, dashscope"),
+    ([("model_apis.0.protocols", [])], "model_apis[0].protocols", "empty", "openai, anthropic, dashscope"),
     ([("model_apis.0.protocols", ["openai", "openai"])], "model_apis[0].protocols[1]", "twice", "once"),
-    ([("model_apis.0.scenario", "embedding"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
-     "scenario embedding in the dashscope protocol is not built yet", "use openai"),
+    ([("model_apis.0.scenario", "video"), ("model_apis.0.protocols", ["openai"])], "model_apis[0].protocols[0]",
+     "the openai protocol has nothing for scenario video", "use dashscope"),
     ([("services.0.provider", "openai"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
      "qwen (openai) does not speak the dashscope protocol", "use openai"),
     ([("model_apis.0.scenario", "image")], "model_apis[0].protocols[0]", "DashScope's is not built yet", "dashscope"),
@@ -351,6 +366,8 @@ def test_one_mistake_makes_one_complaint(changes: list[tuple[str, Any]], path: s
         [("services.0.base_url", "https://api.example.com.:8443/chat/v1/")],
         [("services.0.base_url", "https://" + "a" * 63 + ".b")],
         [("services.0.headers", {"X-A": "1", "X-B": "2"})],
+        [("services.1", BASES)],
+        [("services.1", BASES | {"base_url": "https://127.0.0.1", "tls": {"insecure": True}})],
     ],
 )
 def test_what_may_be(changes: list[tuple[str, Any]]) -> None:

@@ -108,6 +108,17 @@ def test_the_environments_proxy_is_checked_where_it_is_used() -> None:
     assert complaints(changed(), bad | {"NO_PROXY": "aliyuncs.com"}) == []
 
 
+def test_and_for_each_address_of_a_service() -> None:
+    bad = ENVIRON | {"HTTPS_PROXY": "socks5://hidden:1080", "NO_PROXY": "first.test"}
+    urls = {"openai": "https://first.test", "anthropic": "https://second.test"}
+    text = changed(("services.0.base_url", None), ("services.0.base_urls", urls))
+    assert [complaint.path for complaint in complaints(text, bad)] == ["services[0].egress_proxy"]
+    assert complaints(text, bad | {"NO_PROXY": "test"}) == []
+    environ = ENVIRON | {"HTTPS_PROXY": "out.test:3128", "NO_PROXY": "first.test"}
+    service = compile_snapshot(parse(text, environ, "test"), 1, environ).services["qwen"]
+    assert [service.at(protocol).egress for protocol in urls] == [None, Egress("out.test", 3128)]
+
+
 def test_a_proxy_from_a_variable_and_from_a_file(tmp_path: Any) -> None:
     path = tmp_path / "proxy"
     path.write_text("http://team:pass@out.test:3128\n")

@@ -81,6 +81,18 @@ def test_authorities_without_verification(files: Files) -> None:
     assert (complaint.path, "nothing is verified" in complaint.wrong) == ("services[0].tls.ca", True)
 
 
+def test_each_address_of_a_service_has_its_tls(files: Files) -> None:
+    urls = ("services.0.base_urls", {"openai": "https://one.test", "anthropic": "https://two.test"})
+    nowhere = ("services.0.base_url", None)
+    text = changed(nowhere, urls, tls(files, ca="ca", certificate="both"))
+    service = compile_snapshot(parse(text, ENVIRON, "test"), 1, {}).services["qwen"]
+    places = [service.at(protocol) for protocol in ("openai", "anthropic")]
+    assert [(place.host, place.tls) for place in places] == [("one.test", service.tls), ("two.test", service.tls)]
+    own = ("services.0.provider", "vllm")
+    (complaint,) = complaints(changed(own, nowhere, urls, tls(files, certificate="certificate")))
+    assert complaint.path == "services[0].tls.certificate"
+
+
 def test_other_contents_make_other_tls(files: Files, tmp_path: Path) -> None:
     """At the same path: a pool belongs to what the files held."""
     path = tmp_path / "client.pem"

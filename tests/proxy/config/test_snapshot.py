@@ -32,7 +32,12 @@ def test_the_contracts_file() -> None:
     assert (qwen.host_header, qwen.path_prefix) == (b"dashscope-intl.aliyuncs.com", "")
     (key,) = qwen.keys
     assert key.name == "qwen/0"
-    assert key.auth_headers == dict.fromkeys(["openai", "dashscope"], ((b"authorization", b"Bearer sk-dashscope"),))
+    bearer = ((b"authorization", b"Bearer sk-dashscope"),)
+    assert key.auth_headers == {
+        "openai": bearer,
+        "dashscope": bearer,
+        "anthropic": ((b"x-api-key", b"sk-dashscope"),),
+    }
     assert qwen.cooldown == Cooldown(failures=5, window_ms=30_000, base_ms=1000, max_ms=60_000)
     assert (qwen.connect_timeout_ms, qwen.idle_timeout_ms, qwen.total_timeout_ms) == (5000, 300_000, 0)
     assert (qwen.max_connections, qwen.propagate_trace) == (0, False)
@@ -99,7 +104,9 @@ def test_addresses(provider: str, base_url: str | None, host_header: bytes, port
 
 def test_a_service_without_key_sends_none() -> None:
     made = service(provider="vllm", api_keys=[])
-    assert [(key.name, key.auth_headers) for key in made.keys] == [("qwen/0", {"openai": ()})]
+    assert [(key.name, key.auth_headers) for key in made.keys] == [
+        ("qwen/0", {"openai": (), "vllm": (), "anthropic": ()})
+    ]
     assert made.propagate_trace is True
     assert service(provider="vllm", propagate_trace=False).propagate_trace is False
 
@@ -128,7 +135,9 @@ def test_every_key_of_a_service_in_its_order() -> None:
 def test_a_callers_credential_is_written_as_the_provider_wants_it(name: str) -> None:
     provider = PROVIDERS[name]
     for protocol in provider.protocols:
-        assert provider.auth_headers("k", protocol) == ((b"authorization", b"Bearer k"),)
+        bare = (name, protocol) in {("dashscope", "anthropic"), ("anthropic", "anthropic")}
+        written = (b"x-api-key", b"k") if bare else (b"authorization", b"Bearer k")
+        assert provider.auth_headers("k", protocol) == (written,)
         assert provider.auth_headers(None, protocol) == provider.auth_headers("", protocol) == ()
     with pytest.raises(KeyError):
         provider.auth_headers("k", "comfyui")
