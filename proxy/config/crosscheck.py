@@ -183,14 +183,13 @@ def _way(service: ServiceConfig, path: str, environ: Mapping[str, str]) -> Itera
 
 
 def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Complaint]:
-    if service.api_keys and "authorization" in service.headers:
-        wrong = "authorization is written from api_keys already"
-        yield Complaint(f"{path}.headers.authorization", wrong, "use one of the two")
     users = [
         model_api
         for model_api in parts.model_apis
         if model_api is not None and any(target.service == service.name for _, target in targets_of(model_api))
     ]
+    for name in sorted(_written(service, users).intersection(service.headers) if service.api_keys else ()):
+        yield Complaint(f"{path}.headers.{name}", f"{name} is written from api_keys already", "use one of the two")
     passing = [model_api.name for model_api in users if model_api.auth == "passthrough"]
     for name in sorted(CREDENTIAL_HEADERS.intersection(service.headers) if passing else ()):
         wrong = f"Model API {passing[0]} passes the caller's own key on, and this one would go with it"
@@ -199,6 +198,14 @@ def _credentials(parts: Parts, service: ServiceConfig, path: str) -> Iterator[Co
     if callers and not service.api_keys and PROVIDERS[service.provider].needs_key:
         wrong = f"it is empty, and Model API {callers[0]} does not pass the caller's own key on"
         yield Complaint(f"{path}.api_keys", wrong, f'give the key: ["${{{service.provider.upper()}_API_KEY}}"]')
+
+
+def _written(service: ServiceConfig, users: Sequence[ModelApiConfig]) -> frozenset[str]:
+    """The headers in which keys of a service go upstream, in the protocols in which it is asked."""
+    protocols = {one for model_api in users if model_api.auth != "passthrough" for one in model_api.protocols}
+    spoken = protocols.intersection(spoken_by(service))
+    lines = (PROVIDERS[service.provider].auth_headers("key", protocol) for protocol in spoken)
+    return frozenset({"authorization"} | {name.decode("ascii") for ((name, _),) in lines})
 
 
 def _consumers(parts: Parts) -> Iterator[Complaint]:

@@ -35,6 +35,7 @@ _PATHS_OF_CALLS: Final = sorted(
         for scenario in SCENARIOS
         for protocol in PROTOCOLS
         for operation in operations(scenario, protocol)
+        if not operation.below  # there are services of which all is below /models
     },
     key=len,
     reverse=True,

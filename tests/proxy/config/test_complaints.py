@@ -252,6 +252,8 @@ FITTING: list[Case] = [
     ([("services.0.api_keys", [])], "services[0].api_keys", "empty, and Model API chat", "${DASHSCOPE_API_KEY}"),
     ([("services.0.headers", {"Authorization": "hidden"})], "services[0].headers.authorization",
      "from api_keys already", "one of the two"),
+    ([("services.0.headers", {"X-Api-Key": "hidden"}), ("model_apis.0.protocols", ["openai", "anthropic"])],
+     "services[0].headers.x-api-key", "from api_keys already", "one of the two"),
     ([("services.0.headers", {"Authorization": "hidden"}), ("services.0.api_keys", []),
       ("model_apis.0.auth", "passthrough")], "services[0].headers.authorization",
      "Model API chat passes the caller's own key on", "leave it out"),
@@ -366,6 +368,8 @@ def test_one_mistake_makes_one_complaint(changes: list[tuple[str, Any]], path: s
         [("services.0.base_url", "https://api.example.com.:8443/chat/v1/")],
         [("services.0.base_url", "https://" + "a" * 63 + ".b")],
         [("services.0.headers", {"X-A": "1", "X-B": "2"})],
+        [("services.0.headers", {"X-Api-Key": "1"})],  # it is asked in OpenAI's protocol alone
+        [("services.0.base_url", "https://x/models")],
         [("services.1", BASES)],
         [("services.1", BASES | {"base_url": "https://127.0.0.1", "tls": {"insecure": True}})],
     ],
