@@ -22,6 +22,17 @@ class DropCounters:
             registry=registry,
         )
 
+        self._content = Counter(
+            names.prometheus_name(names.SLUICEWAY_CONTENT_DROPPED),
+            "Records without content that was to be recorded, by reason",
+            ("reason",),
+            registry=registry,
+        )
+
+    def content(self, reason: str) -> None:
+        """Content left out: overload, shed, behind, redaction or failed."""
+        self._content.labels(reason).inc()
+
     def records(self, reason: str, count: int = 1) -> None:
         """Lines shed: lines_blocked, lines_failed, behind or malformed."""
         self._records.labels(reason).inc(count)

@@ -13,12 +13,16 @@ settled: their lines are written, or counted by it as shed. So each record ends 
 
 When the connection is lost, what was sent and not acknowledged counts as DROPPED_OBSERVER_LOST: it is not sent again,
 because a line written twice would be worse than one counted as lost that was written after all.
+
+Recorded content goes in messages of its own, before the records that it belongs to, and is shed first: its bytes count
+for the queue, but it is no record, and a record whose content is missing says so.
 """
 
 import asyncio
 import errno
 import socket
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +43,14 @@ BATCH_DELAY_S = 0.005
 WINDOW_RECORDS = 32_768
 """Sent and not acknowledged: what an observer's sudden death may cost. More than it holds itself while its stdout is
 slow (16 MiB of lines), so in good health nobody waits for it."""
+
+CONTENT_QUEUE_BYTES_MAX = QUEUE_BYTES_MAX // 8
+"""Once so much waits no content is added to it: it is the first thing to be shed, and the largest."""
+
+CONTENT_MESSAGE = b"C"
+"""Begins a message of content: then frames (`content.capture`), each behind its length, four bytes little-endian."""
+REDACT_MESSAGE = b"R"
+"""Begins a message of expressions, as JSON: what is to be taken out of all content that follows on this connection."""
 
 SEND_BUFFER_BYTES = 1 << 20
 """Asked from the kernel, which grants net.core.wmem_max; a message must fit into it whole."""
@@ -61,10 +73,11 @@ def socket_path(runtime: Path, index: int) -> Path:
 
 class _Batch(NamedTuple):
     body: bytes
-    """All of the message but its first element, which is made when it is sent."""
+    """All of the message but its first element, which is made when it is sent; of content the whole message."""
     records: int
+    """0: it is content, or the expressions for it."""
     bytes: int
-    """Of its records, as they were counted when they came in."""
+    """As they were counted when they came in."""
 
 
 class Emitter:
@@ -80,6 +93,9 @@ class Emitter:
         self._dumps = orjson.dumps
         self._open: list[bytes] = []
         self._open_bytes = 0
+        self._frames: list[bytes] = []  # of content, each behind its length
+        self._frames_bytes = 0
+        self._redact: bytes | None = None
         self._sealed: deque[_Batch] = deque()
         self._queued_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -99,8 +115,23 @@ class Emitter:
         """Records sent on this connection and not acknowledged."""
         return self._sent - self._acknowledged
 
-    def hand_over(self, record: Any) -> None:
-        """Take a finished exchange's record. Never blocks, never raises; what cannot be kept is counted."""
+    def redact(self, patterns: Sequence[str]) -> None:
+        """Say what is to be taken out of content, from now on and on every new connection."""
+        message = REDACT_MESSAGE + orjson.dumps(list(patterns))
+        if message == self._redact or (self._redact is None and not patterns):
+            return
+        self._redact = message
+        self._flush()
+        self._sealed.append(_Batch(message, 0, 0))
+        self._send()
+
+    def hand_over(self, record: Any, frames: Sequence[bytes] = ()) -> None:
+        """Take a finished exchange's record. Never blocks, never raises; what cannot be kept is counted.
+
+        `frames`: of its content. They go before it, or are shed where much waits.
+        """
+        if frames:
+            self._take_frames(frames)
         row = self._row
         row[_HANDED] += 1
         try:
@@ -154,6 +185,17 @@ class Emitter:
                 timer.cancel()
         self._disconnect()
 
+    def _take_frames(self, frames: Sequence[bytes]) -> None:
+        size = sum(map(len, frames))
+        if self._queued_bytes + size > CONTENT_QUEUE_BYTES_MAX or self._closing:
+            return  # the record says that there was some, and the observer counts that it did not come
+        self._queued_bytes += size
+        for frame in frames:
+            if self._frames_bytes + len(frame) > BATCH_BYTES:
+                self._seal_frames()
+            self._frames += (len(frame).to_bytes(4, "little"), frame)
+            self._frames_bytes += len(frame)
+
     # --- sending ---------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
@@ -164,7 +206,14 @@ class Emitter:
             self._seal()
         self._send()
 
+    def _seal_frames(self) -> None:
+        if self._frames:
+            self._sealed.append(_Batch(CONTENT_MESSAGE + b"".join(self._frames), 0, self._frames_bytes))
+            self._frames.clear()
+            self._frames_bytes = 0
+
     def _seal(self) -> None:
+        self._seal_frames()  # content comes before its records
         body = b",\n" + b",\n".join(self._open) + b"]"
         self._sealed.append(_Batch(body, len(self._open), self._open_bytes))
         self._open.clear()
@@ -177,7 +226,10 @@ class Emitter:
         while sealed and self._sent - self._acknowledged < WINDOW_RECORDS:
             batch = sealed[0]
             try:
-                self._socket.sendmsg((b"[%d" % self._queued_bytes, batch.body))
+                if batch.records:
+                    self._socket.sendmsg((b"[%d" % self._queued_bytes, batch.body))
+                else:
+                    self._socket.send(batch.body)
             except BlockingIOError:
                 self._loop.add_writer(self._socket.fileno(), self._on_writable)
                 self._writer_waits = True
@@ -257,6 +309,8 @@ class Emitter:
         self._sent = self._acknowledged = 0
         self._back_off_s = BACK_OFF_FIRST_S
         self._loop.add_reader(candidate.fileno(), self._on_readable)
+        if self._redact is not None:
+            self._sealed.appendleft(_Batch(self._redact, 0, 0))
         self._send()
 
     def _lose(self) -> None:

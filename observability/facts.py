@@ -28,7 +28,7 @@ class AttemptFacts(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """One exchange. All but the first five are attributes of `observation.Observation`, under their names there.
+    """One exchange. All but the first six are attributes of `observation.Observation`, under their names there.
 
     Times without `unix` are monotonic nanoseconds; a status, a clock and a count of 0 say that it did not happen.
     """
@@ -39,6 +39,8 @@ class Facts(NamedTuple):
     findings: Findings | None
     """None: no answer was scanned."""
     attempts: list[AttemptFacts]
+    content: list[Any] | None
+    """What `content.capture.Recording.close` says; None: nothing is recorded."""
 
     accepted_ns: int
     accepted_unix_ns: int
@@ -84,7 +86,7 @@ class Facts(NamedTuple):
     error_message: str | None
 
 
-_MADE_HERE = 5
+_MADE_HERE = 6
 _DEEPER = {"trace_id": "trace.trace_id", "parent_span_id": "trace.parent_span_id", "tracestate": "trace.tracestate"}
 # One call into C for forty attributes: 1 µs.
 _of_observation = attrgetter(*(_DEEPER.get(name, name) for name in Facts._fields[_MADE_HERE:]))
@@ -92,7 +94,7 @@ _of_findings = attrgetter(*Findings.NAMES)
 _of_attempt = attrgetter(*AttemptFacts._fields)
 
 
-def pack(observation: Observation, end_ns: int) -> tuple[Any, ...]:
+def pack(observation: Observation, end_ns: int, content: list[object] | None = None) -> tuple[Any, ...]:
     """The facts of a settled observation, in the order of `Facts`, as JSON takes them."""
     request, response = observation.request_scanner, observation.scanner
     return (
@@ -101,6 +103,7 @@ def pack(observation: Observation, end_ns: int) -> tuple[Any, ...]:
         request is not None and request.stream is True,
         None if response is None else _of_findings(response.findings),
         [_of_attempt(attempt) for attempt in observation.attempts],
+        content,
         *_of_observation(observation),
     )
 

@@ -6,7 +6,7 @@ counts it as started before its handler begins and as handed over after.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -40,8 +40,8 @@ _log = get_logger(__name__)
 class Emitter(Protocol):
     """Where records go (`observability.emitter`)."""
 
-    def hand_over(self, record: tuple[Any, ...]) -> None:
-        """Take what `facts.pack` made; never blocks, never raises."""
+    def hand_over(self, record: tuple[Any, ...], frames: Sequence[bytes] = ()) -> None:
+        """Take what `facts.pack` made, and frames of recorded content; never blocks, never raises."""
 
 
 class RequestCounter(Protocol):
@@ -116,7 +116,11 @@ class ObservationMiddleware:
             outcome, status = observation.outcome, observation.status
             assert outcome is not None
             self._counter.count(observation.model_api, observation.consumer or "", observation.service, outcome, status)
-            self._emitter.hand_over(pack(observation, now_ns()))
+            if observation.recording is None:
+                self._emitter.hand_over(pack(observation, now_ns()))
+            else:
+                content, frames = observation.recording.close()
+                self._emitter.hand_over(pack(observation, now_ns(), content), frames)
         except Exception:  # noqa: BLE001 - the request is over and its bytes are right: say it and count it
             _log.exception("record_failed")
             self._row[Cell.HANDED] += 1

@@ -62,6 +62,14 @@ SLUICEWAY_UPSTREAM_REQUEST_ID: Final = "sluiceway.upstream_request_id"
 SLUICEWAY_OUTCOME: Final = "sluiceway.outcome"
 SLUICEWAY_ERROR_ORIGIN: Final = "sluiceway.error.origin"
 SLUICEWAY_ERROR_MESSAGE: Final = "sluiceway.error.message"
+SLUICEWAY_ERROR_BODY: Final = "sluiceway.error.body"
+"""What the upstream said of an error: content, only where answers are recorded."""
+SLUICEWAY_CONTENT_TRUNCATED: Final = "sluiceway.content.truncated"
+SLUICEWAY_CONTENT_INPUT_BYTES: Final = "sluiceway.content.input_bytes"
+SLUICEWAY_CONTENT_OUTPUT_BYTES: Final = "sluiceway.content.output_bytes"
+"""Of the messages as they would have been, where they were cut."""
+SLUICEWAY_CONTENT_DROPPED: Final = "sluiceway.content.dropped"
+"""Why content that was to be recorded is missing; as a metric, how often."""
 SLUICEWAY_TAPE_LOST: Final = "sluiceway.tape_lost"
 SLUICEWAY_MODEL_API: Final = "sluiceway.model_api"
 SLUICEWAY_RESOURCE_GROUP: Final = "sluiceway.resource_group"
@@ -172,7 +180,13 @@ TOKEN_BUCKETS: Final = (
 # --- which span carries what -------------------------------------------------------------------------------------
 _SERVER_PREFIXES: Final = ("http.", "url.", "sluiceway.")
 _SERVER_NAMES: Final = frozenset({CLIENT_ADDRESS, USER_AGENT_ORIGINAL, NETWORK_PROTOCOL_VERSION, ERROR_TYPE})
-_CLIENT_PREFIXES: Final = ("gen_ai.", "sluiceway.usage.", "sluiceway.image.")
+_CLIENT_PREFIXES: Final = (
+    "gen_ai.",
+    "sluiceway.usage.",
+    "sluiceway.image.",
+    "sluiceway.content.",
+    SLUICEWAY_ERROR_BODY,
+)
 _CLIENT_NAMES: Final = frozenset(
     {SLUICEWAY_SERVICE, SLUICEWAY_UPSTREAM_MODEL, SLUICEWAY_MODEL_API, SLUICEWAY_CONSUMER, ERROR_TYPE}
 )

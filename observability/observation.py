@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from observability.content.capture import Recording
+    from observability.content.keepers import Keeper
     from observability.sampling import TraceContext
     from observability.scanners import RequestScanner, Scanner
 
@@ -68,8 +70,10 @@ class Observation:
         "outcome",
         "path",
         "protocol_version",
+        "recording",
         "request_bytes",
         "request_id",
+        "request_keeper",
         "request_scanner",
         "response_bytes",
         "route_fields",
@@ -125,6 +129,10 @@ class Observation:
         self.response_bytes = 0
         self.request_scanner: RequestScanner | None = None
         self.scanner: Scanner | None = None
+        self.recording: Recording | None = None
+        """Where content is recorded."""
+        self.request_keeper: Keeper | None = None
+        """Of the recording: hears the body as it comes, unless it is encoded."""
         self.status = 0
         """HTTP status that the client got; 0: it got none."""
         self.upstream_status = 0
@@ -174,6 +182,8 @@ class Observation:
     def tap_request(self, data: bytes) -> None:
         """A piece of the request body went upstream."""
         self.request_bytes += len(data)
+        if self.request_keeper is not None:
+            self.request_keeper.take(data)
         if self.request_scanner is not None:
             self.request_scanner.feed(data)
 

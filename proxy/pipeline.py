@@ -22,6 +22,7 @@ from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
+from proxy.recording import begin_recording, keep_secret
 from proxy.relay import relay
 from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
@@ -67,6 +68,9 @@ class Pipeline:
             self._running[model_api.name] -= 1
             if plan is not None:
                 plan.close()
+            recording = exchange.observation.recording
+            if recording is not None and recording.request is not None and exchange.body.complete:
+                recording.request.end()
             if exchange.payload is None:
                 exchange.observation.tape_lost = exchange.body.lost
                 exchange.body.let_go()
@@ -162,6 +166,9 @@ class Pipeline:
         scanner = request_scanner(
             operation.protocol, operation.name, headers.get(_CONTENT_TYPE, ""), _encoding_of(headers)
         )
+        recorded = route.model_api.recorded
+        if recorded is not None:
+            begin_recording(recorded, exchange, scanner, _encoding_of(headers))
         if body.small and not scanner.decodes and (data := body.take_arrived()):
             exchange.payload = data
             scanner.whole(data, strict=route.model_matters)  # 2 µs at once, where piece by piece costs 10
@@ -239,6 +246,8 @@ class Pipeline:
             observation.fallback = plan.choice.position > 0
             if observation.attempts:  # what they were seen to do is not this one's
                 observation.scanner = None
+                if observation.recording is not None:
+                    observation.recording.answer = None
                 observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
             if observation.attempts or service is not route.model_api.targets[0].service:  # `_match` has said those
                 observation.route_fields = self._route_fields(route, service)
@@ -246,6 +255,8 @@ class Pipeline:
             record = AttemptRecord(service.name, place.host, place.port, _GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
+            if observation.recording is not None:
+                keep_secret(observation.recording, service, plan.choice.key, route.operation.protocol)
             ended = await Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried).run()
             if ended.verdict is _DONE:
                 return

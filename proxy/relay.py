@@ -4,8 +4,10 @@ Observing is one plain call after each write. A response that came whole in one 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
+from observability.content.scanning import recorded_scanner
 from observability.observation import Observation, now_ns
 from observability.scanners import media_type, response_scanner
 from proxy.errors import UpstreamError
@@ -172,7 +174,9 @@ def open_scanner(exchange: Exchange, head: ResponseHead) -> None:
     observation.stream = is_stream(head)
     operation: Any = route.operation
     asked = observation.request_scanner
-    observation.scanner = response_scanner(
+    recording = observation.recording
+    scanner = response_scanner if recording is None or not recording.answers else partial(recorded_scanner, recording)
+    observation.scanner = scanner(
         operation.protocol,
         operation.name,
         head.content_type.decode("latin-1"),

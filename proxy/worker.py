@@ -99,6 +99,7 @@ class Worker:
         snapshot = compile_snapshot(document, generation)
         observer = arguments.slot % max(1, arguments.observers)
         self._emitter = Emitter(socket_path(arguments.runtime, observer), self._row, loop)
+        self._emitter.redact(document.redact)
         self._holding = Holding(
             Path(snapshot.spool_dir),
             self._row,
@@ -165,6 +166,7 @@ class Worker:
         else:
             self._handler.snapshot = snapshot  # the swap: each request has the one or the other
             self._document, self._generation, self._seal = document, generation, offer.seal
+            self._emitter.redact(document.redact)
             self._server.adopt(snapshot.limits, snapshot.trusted_proxies)
             show()
             limits = snapshot.limits

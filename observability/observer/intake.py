@@ -5,8 +5,8 @@ the exporter's threads, lines handed to the writer's thread. Nothing here waits 
 is acknowledged when its lines are written, or shed and counted.
 
 An observer that cannot keep up reads on and does less, by how much waits in the worker that it reads from (`load_of`):
-first no spans, at last no lines; metrics are always counted. Only what exceeds a worker's queue even then is lost to
-them, and the worker counts it.
+first no recorded content, then no spans, at last no lines; metrics are always counted. Only what exceeds a worker's
+queue even then is lost to them, and the worker counts it.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import orjson
 
 from observability.emitter import QUEUE_BYTES_MAX, RECORD_BYTES_MAX
+from observability.observer.content.stash import Contents
 
 MESSAGE_BYTES_MAX = RECORD_BYTES_MAX + 4096
 """A batch holds one big record or 32 KiB of small ones, and a head of some digits."""
@@ -27,6 +28,8 @@ MESSAGE_BYTES_MAX = RECORD_BYTES_MAX + 4096
 MESSAGES_PER_WAKE = 8
 """Of one worker, before the next one has its turn: 8 x 32 KiB are about 20 ms of work."""
 
+CONTENT_SHED_BYTES = QUEUE_BYTES_MAX // 16
+"""Half of where a worker stops sending content at all: to make messages of it costs as much as twenty records."""
 SPANS_SHED_BYTES = QUEUE_BYTES_MAX // 4
 LINES_SHED_BYTES = QUEUE_BYTES_MAX * 3 // 4
 """What waits in a worker. An observer's restart at an ordinary load stays below the first: its backlog is worked
@@ -42,23 +45,25 @@ class Load(IntEnum):
     """How much is done for a batch."""
 
     ALL = 0
-    NO_SPANS = 1
-    METRICS_ONLY = 2
+    NO_CONTENT = 1
+    NO_SPANS = 2
+    METRICS_ONLY = 3
 
 
 def load_of(waiting_bytes: int) -> Load:
     """What an observer does with a batch behind which so many bytes of records wait in the worker."""
     if waiting_bytes < SPANS_SHED_BYTES:
-        return Load.ALL
+        return Load.ALL if waiting_bytes < CONTENT_SHED_BYTES else Load.NO_CONTENT
     return Load.NO_SPANS if waiting_bytes < LINES_SHED_BYTES else Load.METRICS_ONLY
 
 
 class Sinks(Protocol):
     """Where the parts of a record go; `observer.sinks` has the real one."""
 
-    def take(self, batch: list[Any], load: Load, settled: Callable[[int], None]) -> None:
+    def take(self, batch: list[Any], load: Load, settled: Callable[[int], None], contents: Contents) -> None:
         """Work through a batch of records as the workers packed them. Never raises.
 
+        `contents`: what came on this connection of their content.
         `settled` is called once with the number of records, in any thread.
         """
 
@@ -112,15 +117,17 @@ class Intake:
             if not connection.read(self._buffer):
                 return
 
-    def take(self, message: memoryview, settled: Callable[[int], None]) -> bool:
+    def take(self, message: memoryview, settled: Callable[[int], None], contents: Contents) -> bool:
         """One message of one connection; False where it is none of our emitter's."""
         try:
+            if contents.take(message):
+                return True
             batch: list[Any] = orjson.loads(message)
             load = load_of(batch.pop(0))
         except (ValueError, TypeError, LookupError, AttributeError):
             self.malformed += 1
             return False
-        self._sinks.take(batch, load, settled)
+        self._sinks.take(batch, load, settled, contents)
         return True
 
     def forget(self, connection: "_Connection") -> None:
@@ -139,6 +146,7 @@ class _Connection:
     def __init__(self, accepted: socket.socket, intake: Intake) -> None:
         self._socket: socket.socket | None = accepted
         self._intake = intake
+        self._contents = Contents()
         self._settled = 0
         self._writer_waits = False
 
@@ -156,7 +164,7 @@ class _Connection:
             self.close()
             return False
         with memoryview(buffer)[:size] as message:
-            understood = self._intake.take(message, self._on_settled)
+            understood = self._intake.take(message, self._on_settled, self._contents)
         if not understood:
             # Nobody can say how many records it was. Its sender can, and counts them as lost when we hang up.
             self.close()

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from observability import names
 from observability.counters import DropCounters
-from observability.facts import unpack
+from observability.facts import Facts, unpack
 from observability.lines import LineWriter
 from observability.log import get_logger
+from observability.observer.content.attach import attach
+from observability.observer.content.stash import Contents
 from observability.observer.export import SpanExport
 from observability.observer.intake import Load
 from observability.observer.logs import LineEncoder
@@ -34,9 +37,9 @@ class RecordSinks:
         self._tracing = tracing
         self._line_encoder = LineEncoder()
 
-    def take(self, batch: list[Any], load: Load, settled: Callable[[int], None]) -> None:
+    def take(self, batch: list[Any], load: Load, settled: Callable[[int], None], contents: Contents) -> None:
         """Work through a batch: `intake.Sinks`."""
-        records = self._named(batch)
+        records = self._named(batch, load, contents)
         for record in records:
             try:
                 self._metrics.observe(record)
@@ -46,20 +49,39 @@ class RecordSinks:
             self._take_spans(*self._tracing, records, load)
         self._take_lines(records, load, lambda: settled(len(batch)))
 
-    def _named(self, batch: list[Any]) -> list[Record]:
+    def _named(self, batch: list[Any], load: Load, contents: Contents) -> list[Record]:
         records = []
         for packed in batch:
             try:
-                records.append(record_of(unpack(packed)))
+                facts = unpack(packed)
+                record = record_of(facts)
+                if facts.content is not None:
+                    self._add_content(record, facts, load, contents)
+                records.append(record)
             except Exception:  # noqa: BLE001  (as below)
                 _log.exception("record_malformed")
                 self._drops.records("malformed")
         return records
 
+    def _add_content(self, record: Record, facts: Facts, load: Load, contents: Contents) -> None:
+        reason: str | None = "behind"
+        try:
+            if load is Load.ALL:
+                reason = attach(record, facts, contents)
+            else:
+                contents.claim(facts.request_id)
+        except Exception as error:  # noqa: BLE001  (as below; and nothing of what was half made)
+            # not its message, nor its frames: they have the content
+            _log.error("content_failed", error=type(error).__name__, request_id=facts.request_id)
+            reason = "failed"
+        if reason is not None:
+            record["fields"][names.SLUICEWAY_CONTENT_DROPPED] = reason
+            self._drops.content(reason)
+
     def _take_spans(self, encoder: SpanEncoder, export: SpanExport, records: list[Record], load: Load) -> None:
         for record in records:
             try:
-                if load is not Load.ALL:
+                if load >= Load.NO_SPANS:
                     self._drops.spans("behind", _span_count(record))
                     continue
                 spans = encoder.encode(record)

@@ -29,12 +29,15 @@ from observability.wire.multipart_fields import boundary_of
 __all__ = [
     "RequestScanner",
     "Scanner",
+    "behind",
     "is_form",
     "is_json",
     "media_type",
+    "reading",
     "reads_alike",
     "request_scanner",
     "response_scanner",
+    "unread",
 ]
 
 _PLAIN_CHARSETS = frozenset(("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1"))
@@ -73,15 +76,24 @@ def response_scanner(
     Server-sent events and JSON are read. Other content says nothing that we know (it is whole when it ends), nor does
     an operation without a reader. A content coding that `codings` does not know: `findings.failed` from the start.
     """
-    framing, reader = _reading(protocol, operation, content_type)
-    findings = Findings()
+    framing, reader = reading(protocol, operation, content_type)
     if framing is None or reader is None:
-        return Scanner(findings) if status < 400 else _ErrorPage(findings)
-    meaning = reader(findings)
+        return unread(status)
+    meaning = reader(Findings())
     if choices is not None:
         meaning.expect(choices)
     scanner = framing(meaning)
-    if not content_encoding or not codings_of(content_encoding):
+    return behind(content_encoding, scanner) if content_encoding else scanner
+
+
+def unread(status: int) -> Scanner:
+    """A scanner for a body that says nothing that we know."""
+    return Scanner(Findings()) if status < 400 else _ErrorPage(Findings())
+
+
+def behind(content_encoding: str, scanner: Scanner) -> Scanner:
+    """The scanner with what undoes a content coding in front of it, if there is one."""
+    if not codings_of(content_encoding):
         return scanner
     try:
         return DecodingScanner(Decoder(content_encoding), scanner)
@@ -117,7 +129,7 @@ def _request_reading(protocol: str, operation: str, content_type: str) -> tuple[
 
 
 @lru_cache(maxsize=1024)  # both sides choose what they write as content type: bounded, and usually one entry
-def _reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing | None, type[Reader] | None]:
+def reading(protocol: str, operation: str, content_type: str) -> tuple[_Framing | None, type[Reader] | None]:
     """How content of this type is framed and who reads it; None where nobody does."""
     kind = media_type(content_type)
     reader = _READERS.get((protocol, operation))

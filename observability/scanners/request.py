@@ -5,6 +5,7 @@ is whole and small is decoded at once (`whole`); any other passes through `wire.
 through `wire.multipart_fields`. An encoded body is decoded for looking only.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
@@ -54,6 +55,7 @@ class RequestScanner:
         "_fields",
         "_off",
         "_paths",
+        "_told",
         "complete",
         "duplicates",
         "failed",
@@ -134,6 +136,7 @@ class RequestScanner:
         """The body is encoded (Content-Encoding, not empty). To be said before the first byte."""
         if self._off or not codings_of(encoding):
             return
+        self._told: Callable[[bytes], None] | None = None
         try:
             # JSON can be deflate without its header, and an upstream that heeds no Content-Encoding reads that
             self._decoder = Decoder(
@@ -141,6 +144,10 @@ class RequestScanner:
             )
         except UnreadableEncodingError:
             self._switch_off()
+
+    def tell(self, told: Callable[[bytes], None]) -> None:
+        """Of a body that `decodes`: have `told` hear what comes out, so that it is decoded once."""
+        self._told = told
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the body."""
@@ -151,6 +158,8 @@ class RequestScanner:
                 self._take(data)
                 return
             for piece in self._decoder.feed(data):
+                if self._told is not None:
+                    self._told(piece)
                 self._take(piece)
                 if self.failed:
                     return

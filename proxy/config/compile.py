@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from observability.content.capture import Plan
 from proxy.config import values
 from proxy.config.crosscheck import own_base_url, spoken_by
 from proxy.config.egress import egress_of
-from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
+from proxy.config.model import Document, ModelApiConfig, Monitoring, RoutingConfig, ServiceConfig, TargetConfig
 from proxy.config.places import SUFFIXES, BaseUrl, parse_base_url
 from proxy.config.service_tls import digest_of_files
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
@@ -143,10 +144,17 @@ def _model_api(config: ModelApiConfig, target_of: _TargetOf, document: Document)
         include_usage=config.include_usage,
         max_request_bytes=document.limits.max_request_bytes if limit is None else limit,
         max_inflight_requests=config.max_inflight_requests,
+        recorded=_recorded(config.monitoring),
         metrics=config.monitoring.metrics,
         logging=config.monitoring.logging,
         tracing=config.monitoring.tracing,
     )
+
+
+def _recorded(config: Monitoring) -> Plan | None:
+    if not (config.record_request or config.record_response) or not config.content_sample:
+        return None
+    return Plan(config.record_request, config.record_response, config.content_max_bytes, config.content_sample)
 
 
 def _routing(config: RoutingConfig, balance: str, target_of: _TargetOf) -> Routing:

@@ -158,10 +158,12 @@ class Monitoring(Section):
     metrics: Switch = True
     logging: Switch = True
     tracing: Switch = True
-    record_request: Annotated[Switch, later(False, "recording content")] = False
-    record_response: Annotated[Switch, later(False, "recording content")] = False
-    content_max_bytes: Annotated[Whole, later(65_536, "recording content")] = 65_536
-    content_sample: Annotated[float, later(1.0, "recording content")] = 1.0
+    record_request: Switch = False
+    record_response: Switch = False
+    content_max_bytes: values.ContentBytes = 65_536
+    """Of each side."""
+    content_sample: values.Share = 1.0
+    """Of traces."""
 
 
 class ModelApiConfig(Section):
@@ -209,7 +211,7 @@ class Document(Section):
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
     prices: Annotated[str | None, later(None, "pricing")] = None
-    redact: Annotated[list[str], later([], "redaction")] = []
+    redact: Annotated[list[values.Pattern], values.redact] = []
     services: list[ServiceConfig] = []
     consumers: list[ConsumerConfig] = []
     model_apis: list[ModelApiConfig] = []

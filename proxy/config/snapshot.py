@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
+from observability.content.capture import Plan
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, targets_of
 from proxy.cors import Cors
 from proxy.errors import GatewayError
@@ -85,6 +86,8 @@ class ModelApi:
     max_request_bytes: int
     max_inflight_requests: int | None
     """Per worker; None = only the worker's own limit."""
+    recorded: Plan | None
+    """What is recorded of content; None = nothing, and then nobody asks again."""
     metrics: bool
     logging: bool
     tracing: bool

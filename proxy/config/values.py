@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from observability.redaction import PATTERN_CHARACTERS_MAX, PATTERNS_MAX, PatternError, compile_own
 from proxy.config.complaints import SHOWN_CHARACTERS, Supplied, near_miss, shown, wrong_value
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -47,6 +48,9 @@ WEIGHT_MAX: Final = 1_000_000
 
 FRONT_MAX: Final = 1000
 """Trusted proxies, or origins: a list that a person can still judge. The largest CDN has some hundred networks."""
+
+CONTENT_BYTES_MAX: Final = 1 << 20
+"""Of recorded content, each side: two of these are a line and a span, and collectors take messages of 4 MiB."""
 
 ATTEMPTS_MAX: Final = 64
 """Of one request: each is held in its record and is a span. More keys or services than that are tried by no one
@@ -218,9 +222,41 @@ def _front(value: list[_T]) -> list[_T]:
     return value
 
 
+def _share(value: Any) -> Any:
+    if isinstance(value, Supplied) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        return float(value)
+    if type(value) is int:
+        return float(value)
+    return value
+
+
+def _pattern(value: str) -> str:
+    if len(value) > PATTERN_CHARACTERS_MAX:
+        raise wrong_value("the expression is too long", f"use at most {PATTERN_CHARACTERS_MAX} characters")
+    try:
+        compile_own(value)
+    except PatternError as error:
+        raise wrong_value(
+            f"the expression cannot be used ({error})",
+            "use one of RE2, which has no look-around and no back references, and finds something",
+        ) from None
+    return value
+
+
+def _redact(value: list[_T]) -> list[_T]:
+    if len(value) > PATTERNS_MAX:
+        raise wrong_value(f"the list has {len(value)} entries", f"use at most {PATTERNS_MAX}")
+    return value
+
+
 Whole = Annotated[int, Field(ge=0, le=COUNT_MAX), BeforeValidator(_number)]
 """0, 1, 2, …"""
 Positive = Annotated[int, Field(ge=1, le=COUNT_MAX), BeforeValidator(_number)]
+ContentBytes = Annotated[int, Field(ge=0, le=CONTENT_BYTES_MAX), BeforeValidator(_number)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_share)]
+"""From 0, nothing, to 1, everything."""
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A regular expression of RE2."""
 HeadBytes = Annotated[int, Field(ge=1024, le=1_048_576), BeforeValidator(_number)]
 """Less leaves no room for a real client's headers; more only helps an attacker: others stop at 8 to 64 KiB."""
 Milliseconds = Annotated[int, Field(ge=0, le=MS_MAX), BeforeValidator(_number)]
@@ -245,5 +281,7 @@ routing: Final = BeforeValidator(_routing)
 """Of `routing`."""
 targets: Final = AfterValidator(_targets)
 """Of a list of targets."""
+redact: Final = AfterValidator(_redact)
+"""Of `redact`."""
 front: Final = AfterValidator(_front)
 """Of `trusted_proxies` and `cors.origins`."""

@@ -7,15 +7,18 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from observability.board import CELLS, Cell
+from observability.emitter import CONTENT_MESSAGE
 from observability.facts import unpack
 from observability.middleware import ObservationMiddleware
+from observability.observer.content.attach import attach
+from observability.observer.content.stash import Contents
 from observability.observer.naming import record_of
 from observability.record import Record
 from observability.tally import RequestCounter
@@ -36,6 +39,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.records: asyncio.Queue[Record] = asyncio.Queue()
+        self.contents = Contents()
         self.row = memoryview(bytearray(CELLS * 8)).cast("Q")
         self.host = "127.0.0.1"
         self.port = 0
@@ -45,10 +49,16 @@ class FakeWorker:
         self.holding: Holding
         self.listener: Listening
 
-    def hand_over(self, record: tuple[Any, ...]) -> None:
+    def hand_over(self, record: tuple[Any, ...], frames: Sequence[bytes] = ()) -> None:
         """As the emitter and an observer do, by way of JSON."""
         self.row[Cell.HANDED] += 1
-        self.records.put_nowait(record_of(unpack(orjson.loads(orjson.dumps(record)))))
+        facts = unpack(orjson.loads(orjson.dumps(record)))
+        made = record_of(facts)
+        if facts.content is not None:
+            message = b"".join(len(frame).to_bytes(4, "little") + frame for frame in frames)
+            self.contents.take(memoryview(CONTENT_MESSAGE + message))
+            assert attach(made, facts, self.contents) is None
+        self.records.put_nowait(made)
 
     async def fields(self) -> dict[str, Any]:
         """The fields of the next record."""

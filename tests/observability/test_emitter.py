@@ -21,6 +21,7 @@ from observability.board import CELLS, DROP_REASONS, Cell
 from observability.emitter import Emitter
 from observability.facts import pack, unpack
 from observability.observation import Attempt, Observation
+from observability.observer.content.stash import Contents
 from observability.observer.intake import Intake, Load
 from observability.observer.logs import LineEncoder
 from observability.observer.naming import record_of
@@ -42,7 +43,7 @@ class Sinks:
         self.withheld: list[tuple[Settled, int]] | None = None
         self._changed = asyncio.Event()
 
-    def take(self, records: list[Record], load: Load, settled: Settled) -> None:
+    def take(self, records: list[Record], load: Load, settled: Settled, _contents: Contents) -> None:
         self.records += records
         self.loads.append(load)
         self.batches += 1

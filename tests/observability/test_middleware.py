@@ -1,6 +1,7 @@
 """What the middleware counts where something of ours fails."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from aiohttp import web
@@ -14,7 +15,7 @@ from observability.sampling import TraceContext
 class Nobody:
     """Takes records and counts, and keeps none."""
 
-    def hand_over(self, record: tuple) -> None: ...
+    def hand_over(self, record: tuple, frames: Sequence[bytes] = ()) -> None: ...
 
     def count(self, *labels: object) -> None: ...
 

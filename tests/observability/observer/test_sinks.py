@@ -12,6 +12,7 @@ from observability.counters import DropCounters
 from observability.facts import pack
 from observability.lines import LineWriter
 from observability.observation import Observation
+from observability.observer.content.stash import Contents
 from observability.observer.intake import Load
 from observability.observer.metrics import RecordMetrics
 from observability.observer.sinks import RecordSinks
@@ -28,13 +29,15 @@ class Observer:
         self.reader, writer = os.pipe()
         self.lines = LineWriter(writer)
         drops = DropCounters(self.registry)
+        self.contents = Contents()
         self.sinks = RecordSinks(RecordMetrics(CollectorRegistry()), self.lines, drops, None)
 
     async def take(self, batch: list[object], load: Load = Load.ALL) -> int:
         """Hand a batch over; the number that was settled."""
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[int] = loop.create_future()
-        self.sinks.take(batch, load, lambda count: loop.call_soon_threadsafe(settled.set_result, count))
+        done = lambda count: loop.call_soon_threadsafe(settled.set_result, count)  # noqa: E731
+        self.sinks.take(batch, load, done, self.contents)
         return await asyncio.wait_for(settled, 10)
 
     def written(self) -> list[str]:

@@ -74,15 +74,10 @@ NOT_BUILT = [
     ("tracing.keep_slower_than_ms", 500),
     ("tracing.compat", ["langfuse"]),
     ("prices", "prices.yaml"),
-    ("redact", ["[0-9]+"]),
     ("services.0.provider", "comfyui"),
     ("services.0.image_paths", {"qwen-*": "sync"}),
     ("model_apis.0.protocols.0", "comfyui"),
     ("model_apis.0.on_disconnect", "drain"),
-    ("model_apis.0.monitoring.record_request", True),
-    ("model_apis.0.monitoring.record_response", True),
-    ("model_apis.0.monitoring.content_max_bytes", 1),
-    ("model_apis.0.monitoring.content_sample", 0.5),
 ]
 
 
@@ -97,6 +92,13 @@ def test_a_key_without_a_feature_is_refused_when_set(path: str, value: Any) -> N
 
 # path, a value that differs from the default
 BUILT = [
+    ("redact", ["CUST-[0-9]{6}", "(?i)top secret"]),
+    ("model_apis.0.monitoring.record_request", True),
+    ("model_apis.0.monitoring.record_response", True),
+    ("model_apis.0.monitoring.content_max_bytes", 1),
+    ("model_apis.0.monitoring.content_max_bytes", 1_048_576),
+    ("model_apis.0.monitoring.content_sample", 0.5),
+    ("model_apis.0.monitoring.content_sample", 0),
     ("services.0.base_urls", {"openai": "https://example.com/v4"}),
     ("listen", "[::1]:0"),
     ("workers", 4),
@@ -213,3 +215,26 @@ def test_reprs_show_no_secret() -> None:
     assert document.services[0].api_keys == ["key-secret"]
     assert "-secret" not in repr(document)
     assert "-secret" not in str(document)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(", "(?=secret)", r"(a)\1", "x*", "", "(x{1000}){1000}", "a" * 1001],
+    ids=["unbalanced", "look-ahead", "back reference", "may be empty", "empty", "too large", "too long"],
+)
+def test_an_expression_that_cannot_be_used_is_refused_and_not_repeated(pattern: str) -> None:
+    (found,) = complaints(changed(("redact", ["fine", pattern])))
+    assert found.path == "redact[1]"
+    assert found.right
+    assert len(pattern) < 3 or pattern not in found.wrong + found.right
+
+
+def test_no_more_expressions_than_can_be_tried() -> None:
+    (found,) = complaints(changed(("redact", ["fine"] * 101)))
+    assert "at most 100" in found.right
+
+
+@pytest.mark.parametrize("sample", [-0.1, 1.1, "0.5", True])
+def test_a_sample_is_a_share(sample: Any) -> None:
+    (found,) = complaints(changed(("model_apis.0.monitoring.content_sample", sample)))
+    assert found.path == "model_apis[0].monitoring.content_sample"

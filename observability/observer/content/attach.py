@@ -1,0 +1,70 @@
+"""Puts recorded content into a record: messages under the names of the contract, as JSON."""
+
+from typing import Any, Final
+
+from observability import names
+from observability.content.capture import ANSWER, REQUEST
+from observability.facts import Facts
+from observability.observer.content.fit import Fitted, fit
+from observability.observer.content.load import load
+from observability.observer.content.messages import answered, asked
+from observability.observer.content.stash import Contents
+from observability.record import Record
+
+_SIDES: Final = ((REQUEST[0], names.SLUICEWAY_CONTENT_INPUT_BYTES), (ANSWER[0], names.SLUICEWAY_CONTENT_OUTPUT_BYTES))
+NO_ROOM: Final = "overload"
+"""A worker held too much content."""
+SHED: Final = "shed"
+"""It did not come: too much waited for the observer, or a connection broke."""
+NOT_REDACTED: Final = "redaction"
+
+
+def attach(record: Record, facts: Facts, contents: Contents) -> str | None:
+    """Add what was recorded of an exchange. Answers why something of it is missing altogether, None if nothing is."""
+    assert facts.content is not None
+    max_bytes, *sides = facts.content
+    held = contents.claim(facts.request_id)
+    redaction = contents.redaction
+    lost: str | None = None
+    for (side, size_name), said in zip(_SIDES, sides, strict=True):
+        if said is None or said[2] == 0:
+            continue
+        kind, cut, size = said
+        data = held.get(side, b"")
+        if len(data) != size or redaction is None:
+            lost = NO_ROOM if size < 0 else SHED if redaction is not None else NOT_REDACTED
+            continue
+        tree = load(bytes(data), facts.request_id, redaction, is_json=kind == "J", cut=cut)
+        fitted = _input(record, tree, max_bytes) if side == REQUEST[0] else _output(record, facts, tree, max_bytes, cut)
+        if fitted.cut or cut:
+            record["fields"][names.SLUICEWAY_CONTENT_TRUNCATED] = True
+            record["fields"][size_name] = fitted.bytes
+    return lost
+
+
+def _input(record: Record, tree: Any, max_bytes: int) -> Fitted:
+    fields = record["fields"]
+    messages, system = asked(tree)
+    said = fit(system, max_bytes // 4) if system else None
+    if said is not None:
+        fields[names.GEN_AI_SYSTEM_INSTRUCTIONS] = said.json
+    fitted = fit(messages, max_bytes - (len(said.json.encode()) if said is not None else 0))
+    if messages:
+        fields[names.GEN_AI_INPUT_MESSAGES] = fitted.json
+    if said is None:
+        return fitted
+    return Fitted("", fitted.bytes + said.bytes, fitted.cut or said.cut)
+
+
+def _output(record: Record, facts: Facts, tree: Any, max_bytes: int, cut: bool) -> Fitted:
+    fields = record["fields"]
+    failed = facts.upstream_status >= 400 or (facts.findings is not None and facts.findings.error_code is not None)
+    if failed:
+        fitted = fit([tree], max_bytes)
+        fields[names.SLUICEWAY_ERROR_BODY] = fitted.json[1:-1]
+        return fitted
+    messages = answered(tree, whole=not cut and facts.outcome == names.OUTCOME_OK)
+    fitted = fit(messages, max_bytes)
+    if messages:
+        fields[names.GEN_AI_OUTPUT_MESSAGES] = fitted.json
+    return fitted
