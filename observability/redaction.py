@@ -118,8 +118,9 @@ def compile_own(pattern: str) -> Any:
         compiled = re2.compile(pattern, options)
         empty = compiled.search("") is not None
     except re2.error as error:
-        why = error.args[0] if error.args else ""
-        raise PatternError(why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)) from None
+        why = error.args[0] if error.args else b"it is none"
+        said = why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)
+        raise PatternError(said.partition(":")[0]) from None  # what follows repeats it
     if empty:
         raise PatternError("it matches the empty text")
     return compiled

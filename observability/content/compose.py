@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from observability.content.keepers import Keeper, Limits
-from observability.scanners.base import WHOLE_BYTES_MAX, Reader
+from observability.scanners.base import WHOLE_BYTES_MAX, Reader, kind_of
 from observability.wire.json_paths import Paths
 
 PARTS_MAX: Final = 128
@@ -19,13 +19,14 @@ PARTS_MAX: Final = 128
 class Composer(Keeper):
     """Hears the events of one stream. The keeper of an answer that streams."""
 
-    __slots__ = ("_document", "_limits", "_whole")
+    __slots__ = ("_document", "_error", "_limits", "_whole")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self._limits = limits
         self._whole = False
-        self._document: dict[str, Any] | None = None  # an answer or an error that came whole
+        self._document: dict[str, Any] | None = None  # an answer that came whole
+        self._error: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> None:
         """Nothing: it hears of events."""
@@ -40,8 +41,8 @@ class Composer(Keeper):
     def _event_or_error(self, name: bytes, document: dict[str, Any]) -> None:
         if self.lost or self._held_bytes > self._limits.body_bytes:
             return
-        if document.get("error") or (name == b"error" and document):
-            self._document = document
+        if document.get("error") or (document and kind_of(name, document) == "error"):
+            self._error = document
             return
         held = self._event(name, document)
         if held and not self._hold(self._held_bytes + held):
@@ -63,11 +64,13 @@ class Composer(Keeper):
     def contents(self) -> bytes:
         """The answer as JSON."""
         document = self._document if self._document is not None else self._answer()
+        if self._error is not None:  # what was said before it is content too
+            document = {**document, "error": self._error.get("error", self._error)} if document else self._error
         try:
             data = orjson.dumps(document)
         except TypeError:  # half a pair of surrogates
             return b""
-        self._document = None
+        self._document = self._error = None
         return data
 
     def _event(self, name: bytes, document: dict[str, Any]) -> int:
@@ -75,6 +78,7 @@ class Composer(Keeper):
         raise NotImplementedError
 
     def _answer(self) -> dict[str, Any]:
+        """Empty where nothing was said."""
         raise NotImplementedError
 
     def _forget(self) -> None:

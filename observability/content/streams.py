@@ -99,6 +99,8 @@ class ChatComposer(Composer):
 
     def _answer(self) -> dict[str, Any]:
         mark = self._limits.mark
+        if not self._choices:
+            return {}
         return {
             "choices": [
                 {
@@ -154,6 +156,8 @@ class ResponsesComposer(Composer):
 
     def _answer(self) -> dict[str, Any]:
         indices = sorted({*self._items, *(index for index, _ in self._deltas)})
+        if not indices:
+            return {}
         return {"output": [self._item(index) for index in indices]}
 
     def _item(self, index: int) -> dict[str, Any]:
@@ -217,6 +221,8 @@ class MessagesComposer(Composer):
         return 0
 
     def _answer(self) -> dict[str, Any]:
+        if not self._blocks:
+            return {}
         content = []
         for _, block in sorted(self._blocks.items()):
             key = _DELTA_OF.get(str(block.begun.get("type")))
@@ -252,7 +258,7 @@ class GenerationComposer(Composer):
 
     def _event(self, name: bytes, document: dict[str, Any]) -> int:
         if document.get("code"):
-            self._document = document
+            self._error = document
             return 0
         output = document.get("output")
         if not isinstance(output, dict):
@@ -302,6 +308,8 @@ class GenerationComposer(Composer):
         return held
 
     def _answer(self) -> dict[str, Any]:
+        if not self._choices:
+            return {}
         mark = self._limits.mark
         choices = []
         for index, choice in sorted(self._choices.items()):

@@ -59,12 +59,16 @@ def _input(record: Record, tree: Any, max_bytes: int) -> Fitted:
 def _output(record: Record, facts: Facts, tree: Any, max_bytes: int, cut: bool) -> Fitted:
     fields = record["fields"]
     failed = facts.upstream_status >= 400 or (facts.findings is not None and facts.findings.error_code is not None)
-    if failed:
+    messages = answered(tree, whole=not cut and not failed and facts.outcome == names.OUTCOME_OK)
+    if failed and (isinstance(tree, str) or not messages):
         fitted = fit([tree], max_bytes)
-        fields[names.SLUICEWAY_ERROR_BODY] = fitted.json[1:-1]
+        if fitted.json != "[]":  # else it has too many parts for what it may have
+            fields[names.SLUICEWAY_ERROR_BODY] = fitted.json[1:-1]
         return fitted
-    messages = answered(tree, whole=not cut and facts.outcome == names.OUTCOME_OK)
     fitted = fit(messages, max_bytes)
     if messages:
         fields[names.GEN_AI_OUTPUT_MESSAGES] = fitted.json
+    if failed:
+        error = fit([tree.get("error", {})], max(2, max_bytes - len(fitted.json)))
+        fields[names.SLUICEWAY_ERROR_BODY] = error.json[1:-1]
     return fitted

@@ -71,11 +71,11 @@ def _media_part(kind: str, part: dict[str, Any]) -> list[Part]:
     if not isinstance(inner, dict):
         return _media(inner, "", modality)
     media_type = inner.get("media_type") or (f"audio/{inner['format']}" if inner.get("format") else "")
+    if inner.get("type") == "text":
+        return parts_of(inner.get("data"))
     for key in ("data", "url", "file_data", "image_url", "file_url"):
         if key in inner:
             return _media(inner[key], media_type, modality)
-    if inner.get("type") == "text":
-        return parts_of(inner.get("data"))
     file_id = inner.get("file_id") or inner.get("id")
     if isinstance(file_id, str):
         return [{"type": "file", "modality": modality, "file_id": file_id}]
