@@ -21,6 +21,7 @@ from observability.board import CELLS, DROP_REASONS, Cell
 from observability.emitter import Emitter
 from observability.facts import pack, unpack
 from observability.observation import Attempt, Observation
+from observability.observer.content import stash as stash_module
 from observability.observer.content.stash import Contents
 from observability.observer.intake import Intake, Load
 from observability.observer.logs import LineEncoder
@@ -40,10 +41,12 @@ class Sinks:
         self.records: list[Record] = []
         self.loads: list[Load] = []
         self.batches = 0
+        self.content_bytes = 0
         self.withheld: list[tuple[Settled, int]] | None = None
         self._changed = asyncio.Event()
 
-    def take(self, records: list[Record], load: Load, settled: Settled, _contents: Contents) -> None:
+    def take(self, records: list[Record], load: Load, settled: Settled, contents: Contents) -> None:
+        self.content_bytes += sum(len(side) for side in contents.claim("0" * 32).values())
         self.records += records
         self.loads.append(load)
         self.batches += 1
@@ -417,3 +420,92 @@ async def test_a_message_that_is_none_of_ours_ends_its_connection_only(path, row
     assert row[Cell.TAKEN] == 1
     intake.drain()
     intake.close()
+
+
+FRAMES = [bytes(16) + b"Q" + b"asked", bytes(16) + b"A" + b"x" * 40_000]
+
+
+async def test_content_comes_before_its_record_and_is_no_record(path, row):
+    loop = asyncio.get_running_loop()
+    observer = Observer(path)
+    emitter = Emitter(path, row, loop)
+    worker = await observer.accept()
+    contents = Contents()
+    emitter.hand_over(record(), FRAMES)
+    messages = [await asyncio.wait_for(loop.sock_recv(worker, 1 << 20), 20) for _ in range(3)]
+    taken = [contents.take(memoryview(message)) for message in messages]
+    assert taken == [True, True, False]
+    assert contents.claim("0" * 32) == {ord("Q"): b"asked", ord("A"): b"x" * 40_000}
+    assert contents.claim("0" * 32) == {}
+    assert len(orjson.loads(messages[2])) == 2
+    await observer.acknowledge(1)
+    await emitter.close(20)
+    assert row[Cell.TAKEN] == 1
+    assert_balanced(row)
+    observer.die()
+
+
+async def test_content_is_shed_first_and_no_record_is_lost_by_it(path, row, monkeypatch):
+    monkeypatch.setattr(emitter_module, "CONTENT_QUEUE_BYTES_MAX", 100_000)
+    loop = asyncio.get_running_loop()
+    emitter = Emitter(path, row, loop)
+    for number in range(50):  # while nobody is there
+        emitter.hand_over(record({names.SLUICEWAY_REQUEST_ID: str(number)}), FRAMES)
+    assert row[Cell.QUEUED_BYTES] < 300_000
+    sinks = Sinks()
+    intake = Intake(path, loop, sinks)
+    await sinks.until(50)
+    await emitter.close(20)
+    assert [one["fields"][names.SLUICEWAY_REQUEST_ID] for one in sinks.records] == [str(number) for number in range(50)]
+    assert sinks.content_bytes == 2 * 40_005
+    assert_balanced(row)
+    intake.drain()
+    intake.close()
+
+
+async def test_what_is_to_be_redacted_is_said_first_on_every_connection(path, row):
+    loop = asyncio.get_running_loop()
+    emitter = Emitter(path, row, loop)
+    emitter.redact([])  # nobody needs to be told
+    emitter.redact(["one"])
+    emitter.redact(["one"])
+    emitter.hand_over(record(), FRAMES[:1])
+    for _ in range(2):
+        observer = Observer(path)
+        worker = await observer.accept()
+        first = await asyncio.wait_for(loop.sock_recv(worker, 1 << 20), 20)
+        assert first == b'R["one"]'
+        observer.die()
+    await emitter.close(0)
+
+
+@pytest.mark.parametrize("message", [b"C\xff\xff\xff\xffabc", b"C\x05\x00\x00\x00abcde", b"Rnonsense", b"?"])
+async def test_what_is_no_message_of_ours_ends_the_connection(path, message):
+    loop = asyncio.get_running_loop()
+    intake = Intake(path, loop, Sinks())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+        worker.setblocking(False)
+        await loop.sock_connect(worker, str(path))
+        await loop.sock_sendall(worker, message)
+        assert await asyncio.wait_for(loop.sock_recv(worker, 100), 20) == b""
+    assert intake.malformed == 1
+    intake.drain()
+    intake.close()
+
+
+def test_content_whose_record_never_comes_makes_room_for_the_next(monkeypatch):
+    monkeypatch.setattr(stash_module, "STASH_BYTES_MAX", 1000)
+    contents = Contents()
+    for number in range(10):
+        frame = number.to_bytes(16, "big") + b"Q" + b"x" * 300
+        contents.take(memoryview(b"C" + len(frame).to_bytes(4, "little") + frame))
+    held = [bool(contents.claim(f"{number:032x}")) for number in range(10)]
+    assert held == [False] * 7 + [True] * 3
+
+
+def test_expressions_that_cannot_be_used_show_nothing():
+    contents = Contents()
+    assert contents.take(memoryview(b'R["(?=a)"]'))
+    assert contents.redaction is None
+    assert contents.take(memoryview(b'R["a"]'))
+    assert contents.redaction is not None
