@@ -94,7 +94,7 @@ class Recording:
             if keeper is None:
                 said.append(None)
                 continue
-            data = b"" if keeper.lost else keeper.contents()
+            data = keeper.give()
             for secret in self.secrets:
                 if len(secret) >= SECRET_CHARACTERS_MIN:
                     data = data.replace(secret, REDACTED.encode())
@@ -117,4 +117,6 @@ class Recording:
         return MediaKeeper(limits, kind)
 
 
-_TEXTS: Final = frozenset(("application/x-ndjson", "application/jsonl", "application/xml", "application/x-subrip"))
+_TEXTS: Final = frozenset(
+    f"application/{kind}" for kind in ("x-ndjson", "jsonl", "xml", "x-subrip", "x-www-form-urlencoded")
+)
