@@ -12,6 +12,7 @@ where the file is checked. A text without the letters that a format needs is not
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 MARGIN: Final = 4096
@@ -103,6 +104,20 @@ _DIGITS: Final = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){6}")
 """No number that is looked for has fewer."""
 
 
+_SUSPICIOUS: Final = "|".join(
+    (
+        r"PRIVATE KEY-----|sk-|AKIA|ASIA|AROA|AIDA|LTAI|AIza|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_",
+        r"k_live_|k_test_|eyJ|(?i:bearer)|://[^/@:]+:|@[A-Za-z0-9-]+\.|[0-9](?:[ ().-]{0,2}[0-9]){6}",
+        rf"(?i:{_NAMED})[^A-Za-z0-9]{{0,12}}[:=]|(?i:signature|sig|accesskeyid|token|credential|key)=",
+    )
+)
+"""In every text of which something is taken out, in RE2's words. Most texts have nothing of it: 4 ns a character."""
+KEYS_MAX: Final = 1024
+"""Texts that are remembered with what becomes of them: keys, roles and types, which come again in each document."""
+_SHORT: Final = 24
+"""Characters of such a text."""
+
+
 class PatternError(ValueError):
     """An expression that cannot be used; the text says why, and not the expression."""
 
@@ -132,12 +147,25 @@ class Redaction:
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         """`patterns`: of `redact`. PatternError for one that cannot be used."""
         self._own = [compile_own(pattern) for pattern in patterns]
+        self._suspicious = compile_own(_SUSPICIOUS)
+        self._known: dict[str, str] = {}
 
     def text(self, text: str, *, cut: bool = False) -> str:
         """The text without them. `cut`: it went on; what is left may end up to MARGIN characters earlier."""
+        known = self._known.get(text)
+        if known is not None and not cut:
+            return known
+        redacted = self._redacted(text)
+        if cut:
+            return redacted[: max(0, len(redacted) - MARGIN)]
+        if len(text) <= _SHORT and len(self._known) < KEYS_MAX:
+            self._known[text] = redacted
+        return redacted
+
+    def _redacted(self, text: str) -> str:
         for own in self._own:
             text = own.sub(REDACTED, text)
-        if len(text) >= 6:
+        if self._suspicious.search(text) is not None:
             lowered = text.lower()
             for needs, pattern, put in _FORMATS:
                 for need in needs:
@@ -149,7 +177,7 @@ class Redaction:
             if _DIGITS.search(text) is not None:
                 for _, pattern, put in _NUMBERS:
                     text = pattern.sub(put, text)
-        return text[: max(0, len(text) - MARGIN)] if cut else text
+        return text
 
 
 def _without_named(text: str) -> str:
@@ -167,4 +195,9 @@ def _without_named(text: str) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Is a value under this key of a JSON object a secret, whatever it looks like?"""
-    return len(name) <= 64 and _SECRET_NAME.fullmatch(name) is not None
+    return len(name) <= 64 and _is_secret_name(name)
+
+
+@lru_cache(maxsize=KEYS_MAX)
+def _is_secret_name(name: str) -> bool:
+    return _SECRET_NAME.fullmatch(name) is not None

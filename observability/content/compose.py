@@ -1,6 +1,6 @@
 """Puts a stream's events together to the answer that would have come without streaming, in the protocol's own shape.
 
-A composer is told each event that the scanner has decoded (about 1 µs) and holds the text of what it says, not the
+A composer is told each event that the scanner has decoded (1.6 µs) and holds the text of what it says, not the
 events: 20 times less. So whoever makes messages of answers needs to know one shape of each protocol.
 """
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from observability.content.keepers import Keeper, Limits
-from observability.scanners.base import WHOLE_BYTES_MAX, Reader, kind_of
+from observability.scanners.base import WHOLE_BYTES_MAX, Reader
 from observability.wire.json_paths import Paths
 
 PARTS_MAX: Final = 128
@@ -33,20 +33,17 @@ class Composer(Keeper):
 
     def hear(self, name: bytes, document: dict[str, Any]) -> None:
         """One event. Never raises: what is odd in one costs the recording, not the scanner's findings."""
-        try:
-            self._event_or_error(name, document)
-        except Exception:  # noqa: BLE001
-            self._give_up()
-
-    def _event_or_error(self, name: bytes, document: dict[str, Any]) -> None:
         if self.lost or self._held_bytes > self._limits.body_bytes:
             return
-        if document.get("error") or (document and kind_of(name, document) == "error"):
-            self._error = document
-            return
-        held = self._event(name, document)
-        if held and not self._hold(self._held_bytes + held):
-            self._forget()
+        try:
+            if document.get("error") or name == b"error" or document.get("type") == "error":
+                self._error = document
+                return
+            held = self._event(name, document)
+            if held and not self._hold(self._held_bytes + held):
+                self._forget()
+        except Exception:  # noqa: BLE001
+            self._give_up()
 
     def _give_up(self) -> None:
         super()._give_up()

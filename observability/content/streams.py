@@ -78,7 +78,11 @@ class ChatComposer(Composer):
         return held
 
     def _delta(self, choice: _Choice, delta: dict[str, Any]) -> int:
-        held = choice.content.add(delta.get("content") or delta.get("refusal"))
+        content = delta.get("content")
+        held = choice.content.add(content) if content else 0
+        if len(delta) == 1 and "content" in delta:  # as nearly always
+            return held
+        held += choice.content.add(delta.get("refusal"))
         if (reasoning := delta.get("reasoning_content") or delta.get("reasoning")) is not None:
             held += choice.reasoning.add(reasoning)
         audio = delta.get("audio")

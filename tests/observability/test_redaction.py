@@ -118,6 +118,19 @@ def test_other_names(name):
     assert not is_secret_name(name)
 
 
+FRAGMENTS = [part for text in (*SECRETS, *INNOCENT) for part in (text.strip("{}"), *text.replace("{", " ").split())]
+
+
+@given(
+    st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=6), st.sampled_from(["", " ", "\n", "\u2003"])
+)
+def test_no_text_is_passed_over_that_has_something(parts, between):
+    thorough = Redaction()
+    thorough._suspicious = compile_own("(?s)^.")
+    text = between.join(parts)
+    assert PLAIN.text(text) == (thorough.text(text) if text else "")
+
+
 HOSTILE = [
     "1-", "1 ", "+1", "a@", "a", ".a@", "key=", "secret_", "password ", "-----BEGIN PRIVATE KEY----- ", "bearer ",
     "://a:", "?aaaaaaaaaaaaaaatoken", "eyJ", "+1().", "86 1", "api_", "token" + " " * 40, "authorization    ", "sk-",
