@@ -22,6 +22,13 @@ class DropCounters:
             registry=registry,
         )
 
+        self._content = Counter(
+            names.prometheus_name(names.SLUICEWAY_CONTENT_DROPPED),
+            "Lines and spans without the content that was recorded for them, by reason",
+            ("reason",),
+            registry=registry,
+        )
+
     def records(self, reason: str, count: int = 1) -> None:
         """Lines shed: lines_blocked, lines_failed, behind or malformed."""
         self._records.labels(reason).inc(count)
@@ -29,3 +36,7 @@ class DropCounters:
     def spans(self, reason: str, count: int = 1) -> None:
         """Spans shed: queue_full, behind, export_failed, shutdown or malformed."""
         self._spans.labels(reason).inc(count)
+
+    def content(self, reason: str) -> None:
+        """One record's content shed: behind (in line and spans), lines_crowded or spans_crowded."""
+        self._content.labels(reason).inc()

@@ -143,6 +143,8 @@ SLUICEWAY_RECORDS_QUEUED: Final = "sluiceway.records.queued"
 """Bytes of records that wait in a worker for an observer."""
 SLUICEWAY_SPANS_DROPPED: Final = "sluiceway.spans.dropped"
 """Spans whose record is in the log and the metrics all the same."""
+SLUICEWAY_CONTENT_DROPPED: Final = "sluiceway.content.dropped"
+"""Recorded bodies that were left out of a line or a span, which are there all the same."""
 SLUICEWAY_CONNECTIONS: Final = "sluiceway.connections"
 
 # Buckets in seconds. The conventions' own end at 81.92 s and 10 s; answers of large models and images take longer, and
@@ -168,6 +170,9 @@ TOKEN_BUCKETS: Final = (
     *(1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0),
     *(4194304.0, 16777216.0, 67108864.0),
 )
+
+CONTENT: Final = frozenset({GEN_AI_INPUT_MESSAGES, GEN_AI_OUTPUT_MESSAGES, GEN_AI_SYSTEM_INSTRUCTIONS})
+"""The fields that are shed first: what was said, not what happened."""
 
 # --- which span carries what -------------------------------------------------------------------------------------
 _SERVER_PREFIXES: Final = ("http.", "url.", "sluiceway.")

@@ -91,6 +91,11 @@ class SpanExport:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def crowded(self) -> bool:
+        """Is more than half of the queue taken? A collector that keeps up leaves all but a second of it free."""
+        return self._waiting_bytes > self._queue_bytes_max // 2
+
     def offer(self, data: bytes, count: int) -> None:
         """Take `count` encoded spans (fields of ScopeSpans), or drop and count them."""
         with self._changed:

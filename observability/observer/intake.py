@@ -5,8 +5,8 @@ the exporter's threads, lines handed to the writer's thread. Nothing here waits 
 is acknowledged when its lines are written, or shed and counted.
 
 An observer that cannot keep up reads on and does less, by how much waits in the worker that it reads from (`load_of`):
-first no spans, at last no lines; metrics are always counted. Only what exceeds a worker's queue even then is lost to
-them, and the worker counts it.
+first no content, then no spans, at last no lines; metrics are always counted. Only what exceeds a worker's queue even
+then is lost to them, and the worker counts it.
 """
 
 import asyncio
@@ -27,10 +27,12 @@ MESSAGE_BYTES_MAX = RECORD_BYTES_MAX + 4096
 MESSAGES_PER_WAKE = 8
 """Of one worker, before the next one has its turn: 8 x 32 KiB are about 20 ms of work."""
 
+CONTENT_SHED_BYTES = QUEUE_BYTES_MAX // 8
 SPANS_SHED_BYTES = QUEUE_BYTES_MAX // 4
 LINES_SHED_BYTES = QUEUE_BYTES_MAX * 3 // 4
-"""What waits in a worker. An observer's restart at an ordinary load stays below the first: its backlog is worked
-through with spans and lines. Without spans an observer is twice as fast."""
+"""What waits in a worker. An observer's restart at an ordinary load stays below the second: its backlog is worked
+through with spans and lines. Without content records are some fifty times smaller, without spans an observer is nearly
+twice as fast."""
 
 DRAIN_MESSAGES_MAX = 1024
 """Of one worker, at the end: more than a socket's buffer holds, and an end to it where a worker goes on sending."""
@@ -42,14 +44,17 @@ class Load(IntEnum):
     """How much is done for a batch."""
 
     ALL = 0
-    NO_SPANS = 1
-    METRICS_ONLY = 2
+    NO_CONTENT = 1
+    NO_SPANS = 2
+    METRICS_ONLY = 3
 
 
 def load_of(waiting_bytes: int) -> Load:
     """What an observer does with a batch behind which so many bytes of records wait in the worker."""
-    if waiting_bytes < SPANS_SHED_BYTES:
+    if waiting_bytes < CONTENT_SHED_BYTES:
         return Load.ALL
+    if waiting_bytes < SPANS_SHED_BYTES:
+        return Load.NO_CONTENT
     return Load.NO_SPANS if waiting_bytes < LINES_SHED_BYTES else Load.METRICS_ONLY
 
 

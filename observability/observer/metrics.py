@@ -10,6 +10,7 @@ models are no longer told apart. The names are kept in files too: the counts of 
 """
 
 import contextlib
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +74,15 @@ class _Names:
         return value
 
 
+class QuickHistogram(Histogram):
+    """prometheus-client's, which looks for the bucket one by one: 2 µs where its last one is the right one."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Count one value; of a histogram with labels only its children can."""
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+        self._sum.inc(amount)
+
+
 class _Series:
     """The histograms of one label set, made when they are first needed: an unused one would be 16 lines of zeros."""
 
@@ -118,7 +128,7 @@ def _histogram(
     name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...], registry: CollectorRegistry | None
 ) -> Histogram:
     unit = "" if name == names.GEN_AI_CLIENT_TOKEN_USAGE else "seconds"
-    return Histogram(names.prometheus_name(name, unit), text, labels, buckets=buckets, registry=registry)
+    return QuickHistogram(names.prometheus_name(name, unit), text, labels, buckets=buckets, registry=registry)
 
 
 class RecordMetrics:

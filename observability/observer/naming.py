@@ -144,8 +144,9 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
 
 
 def _add_findings(fields: dict[str, Any], facts: Facts, findings: Findings) -> None:
+    known = vars(findings)
     for attribute, name in _USAGE_FIELDS:
-        value = getattr(findings, attribute)
+        value = known.get(attribute)
         if value is not None:
             fields[name] = value
     if findings.finish_reasons:

@@ -32,6 +32,7 @@ class SpanStore:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.messages: list[ExportTraceServiceRequest] = []
         self.resource: dict[str, Any] = {}
         self.requests = 0
         self._changed = threading.Condition()
@@ -40,6 +41,7 @@ class SpanStore:
         """Keep what a request holds."""
         with self._changed:
             self.requests += 1
+            self.messages.append(message)
             for resource_spans in message.resource_spans:
                 self.resource = {item.key: value_of(item.value) for item in resource_spans.resource.attributes}
                 for scope_spans in resource_spans.scope_spans:

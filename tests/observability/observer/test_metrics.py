@@ -1,7 +1,7 @@
 """What a record does to the metrics."""
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from observability import names
 from observability.observer import metrics
@@ -149,3 +149,14 @@ def test_buckets_reach_two_minutes(registry, observed):
     assert len(seconds) == 5
     for metric in seconds:
         assert "120.0" in {sample.labels.get("le") for sample in metric.samples}
+
+
+def test_a_value_is_in_the_bucket_that_the_library_puts_it_in():
+    texts = []
+    for kind in (Histogram, metrics.QuickHistogram):
+        histogram = kind("h", "text", registry=(registry := CollectorRegistry()), buckets=names.DURATION_BUCKETS)
+        for value in (-1.0, 0.0, 0.005, 0.01, 0.0100001, 81.92, 120.0, 120.1, 1e9, float("inf")):
+            histogram.observe(value)
+        lines = generate_latest(registry).decode().splitlines()
+        texts.append([line for line in lines if "_created" not in line])
+    assert texts[0] == texts[1]
