@@ -52,6 +52,9 @@ class Facts(NamedTuple):
     tracing: bool
     logging: bool
     metrics: bool
+    compat: list[str] | None
+    price: list[float | str] | None
+    """As `observability.prices.Price` has it."""
     method: str | None
     path: str | None
     protocol_version: str | None
@@ -86,7 +89,12 @@ class Facts(NamedTuple):
 
 _MADE_HERE = 5
 _FINDINGS, _ATTEMPTS = Facts._fields.index("findings"), Facts._fields.index("attempts")
-_DEEPER = {"trace_id": "trace.trace_id", "parent_span_id": "trace.parent_span_id", "tracestate": "trace.tracestate"}
+_DEEPER = {
+    "trace_id": "trace.trace_id",
+    "parent_span_id": "trace.parent_span_id",
+    "tracestate": "trace.tracestate",
+    "compat": "telemetry.compat",
+}
 # One call into C for forty attributes: 1 µs.
 _of_observation = attrgetter(*(_DEEPER.get(name, name) for name in Facts._fields[_MADE_HERE:]))
 _of_findings = attrgetter(*Findings.NAMES)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from observability.telemetry import DEFAULT
+
 if TYPE_CHECKING:
     from observability.sampling import TraceContext
     from observability.scanners import RequestScanner, Scanner
@@ -67,6 +69,7 @@ class Observation:
         "on_first_output",
         "outcome",
         "path",
+        "price",
         "protocol_version",
         "request_bytes",
         "request_id",
@@ -80,6 +83,7 @@ class Observation:
         "status",
         "stream",
         "tape_lost",
+        "telemetry",
         "trace",
         "tracing",
         "upload_ns",
@@ -117,6 +121,9 @@ class Observation:
         self.tape_lost: str | None = None
         """Why the body could not be held for a fallback: limit or disk."""
         self.generation = 0
+        self.telemetry = DEFAULT
+        self.price: Any = None
+        """Of the model in the last attempt, as JSON takes it; the middleware looks it up."""
         self.logging = self.tracing = self.metrics = True
         self.attempts: list[Attempt] = []
         # what passed

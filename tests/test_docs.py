@@ -28,14 +28,15 @@ METRICS = [
     *(names.HTTP_SERVER_ACTIVE_REQUESTS, names.SLUICEWAY_CONFIG_GENERATION, names.SLUICEWAY_RECORDS_DROPPED),
     *(names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_DROPPED, names.SLUICEWAY_CONNECTIONS),
     names.SLUICEWAY_CONTENT_DROPPED,
+    *(value for name, value in vars(names).items() if name.startswith("GEN_AI_CLIENT_INFERENCE_")),
 ]
 NO_FIELDS = {
     *METRICS,
-    names.GEN_AI_TOKEN_TYPE,  # a label of a metric
+    *(names.GEN_AI_TOKEN_TYPE, names.GEN_AI_TOKEN_MODALITY),  # labels of metrics
     *(names.GEN_AI_INPUT_MESSAGES, names.GEN_AI_OUTPUT_MESSAGES, names.GEN_AI_SYSTEM_INSTRUCTIONS),  # not built yet
     names.SLUICEWAY_LABEL_PREFIX,
 } - {names.SLUICEWAY_ATTEMPTS}  # both a metric and a field
-VALUES = ("OUTCOME", "ORIGIN_", "USAGE_", "EVENT_")
+VALUES = ("OUTCOME", "ORIGIN_", "USAGE_", "EVENT_", "LATEST_")
 """How the names of constants begin that are values of fields."""
 FIELDS = sorted(
     value

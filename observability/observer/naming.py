@@ -61,6 +61,8 @@ def record_of(facts: Facts) -> Record:
         record["parent_span_id"] = facts.parent_span_id
     if facts.tracestate is not None:
         record["tracestate"] = facts.tracestate
+    if facts.compat:
+        record["compat"] = facts.compat
     if facts.labels:
         record["labels"] = facts.labels
     if facts.attempts:

@@ -32,12 +32,13 @@ class RecordSinks:
         lines: LineWriter,
         drops: DropCounters,
         tracing: tuple[SpanEncoder, SpanExport] | None,
+        line_encoder: LineEncoder | None = None,
     ) -> None:
         self._metrics = metrics
         self._lines = lines
         self._drops = drops
         self._tracing = tracing
-        self._line_encoder = LineEncoder()
+        self._line_encoder = line_encoder or LineEncoder()
 
     def take(self, batch: list[Any], load: Load, settled: Callable[[int], None]) -> None:
         """Work through a batch: `intake.Sinks`."""

@@ -12,6 +12,7 @@ CLIENT is an error whenever the upstream failed.
 from typing import Any, NamedTuple
 
 from observability import names
+from observability.observer.compat import compatible
 from observability.observer.otlp import (
     KIND_CLIENT,
     KIND_SERVER,
@@ -44,8 +45,8 @@ class _Field:
 
     __slots__ = ("attribute", "on_client", "on_server")
 
-    def __init__(self, name: str, length_max: int | None) -> None:
-        self.attribute = Attribute(name, length_max)
+    def __init__(self, name: str, length_max: int | None, *, latest: bool) -> None:
+        self.attribute = Attribute(names.LATEST.get(name, name) if latest else name, length_max)
         # The status code of the CLIENT span is the upstream's, and error.type is there only if the upstream failed.
         self.on_client = names.on_client(name) and name != names.ERROR_TYPE
         self.on_server = names.on_server(name)
@@ -64,10 +65,14 @@ class _Trace(NamedTuple):
 
 
 class SpanEncoder:
-    """Makes the encoded spans of records. `length_max`: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None for no limit."""
+    """Makes the encoded spans of records.
 
-    def __init__(self, length_max: int | None = None) -> None:
+    `length_max`: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None for no limit. `latest`: with the latest conventions' names.
+    """
+
+    def __init__(self, length_max: int | None = None, *, latest: bool = False) -> None:
         self._length_max = length_max
+        self._latest = latest
         self._fields: dict[str, _Field] = {}
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._named: dict[tuple[str, int], bytes] = {}
@@ -80,6 +85,10 @@ class SpanEncoder:
         server, client_attributes = self._attributes(fields)
         for label, value in record.get("labels", {}).items():
             server.append(self._field(names.SLUICEWAY_LABEL_PREFIX + label).encode(value))
+        compat = record.get("compat")
+        if compat:
+            for attributes, more in zip((server, client_attributes), compatible(record, compat), strict=True):
+                attributes.extend(self._field(name).encode(value) for name, value in more.items())
         tracestate = span_tracestate(record.get("tracestate", ""))
         trace = _Trace(bytes.fromhex(record["trace_id"]), tracestate, fields)
         server_id = bytes.fromhex(record["span_id"])
@@ -113,7 +122,7 @@ class SpanEncoder:
     def _known(self, name: str) -> _Field:
         field = self._fields.get(name)
         if field is None:
-            field = _Field(name, self._length_max)
+            field = _Field(name, self._length_max, latest=self._latest)
             if len(self._fields) < FIELDS_KNOWN_MAX:
                 self._fields[name] = field
         return field

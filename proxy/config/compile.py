@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from observability.telemetry import Telemetry
 from proxy.config import values
 from proxy.config.crosscheck import own_base_url, spoken_by
 from proxy.config.egress import egress_of
@@ -58,12 +59,22 @@ def compile_snapshot(document: Document, generation: int, environ: Mapping[str, 
             sorted({method for table in tables.values() for methods in table.exact.values() for method in methods})
         ),
         spool_dir=document.spool_dir,
+        telemetry=_telemetry(document),
         _by_digest={
             values.digest_of_key(key): consumers[config.name] for config in document.consumers for key in config.keys
         },
         _hosts={domain: table for domain, table in tables.items() if domain and not domain.startswith("*")},
         _parents={domain[1:]: table for domain, table in tables.items() if domain and domain.startswith("*")},
         _any=tables[None],
+    )
+
+
+def _telemetry(document: Document) -> Telemetry:
+    tracing = document.tracing
+    return Telemetry(
+        keep_errors=tracing.keep_errors,
+        keep_slower_ns=tracing.keep_slower_than_ms * 1_000_000,
+        compat=tuple(dict.fromkeys(tracing.compat)) or None,
     )
 
 

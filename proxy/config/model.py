@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from observability.telemetry import COMPATIBLE
 from proxy.config import egress, places, service_tls, values
 from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
@@ -69,9 +70,9 @@ class Limits(Section):
 class Tracing(Section):
     """`tracing`: which traces are kept whatever the sampler says, and for whom they are dressed up."""
 
-    keep_errors: Annotated[Switch, later(True, "tail sampling")] = True
-    keep_slower_than_ms: Annotated[Milliseconds, later(0, "tail sampling")] = 0
-    compat: Annotated[list[str], later([], "compatibility attributes")] = []
+    keep_errors: Switch = True
+    keep_slower_than_ms: Milliseconds = 0
+    compat: list[Annotated[str, one_of(COMPATIBLE)]] = []
 
 
 class ServiceTls(Section):

@@ -46,7 +46,7 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
                 environ={"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_SERVICE_NAME": "sluiceway-e2e"},
             ) as gateway,
         ):
-            traced = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1"}
+            traced = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1", "baggage": "customer=42"}
             assert (await ask(gateway.port, "traced", chat_body(stream=True), CHAT, **traced)).whole
             assert (await ask(gateway.port, "untraced")).whole
             unsampled = {"traceparent": f"00-{TRACE[::-1]}-{CALLER}-00"}
@@ -71,6 +71,8 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
     assert usage == (entry["input_tokens"], entry["output_tokens"])
     headers = {name: dict(entry["headers"]) for name, entry in seen.items()}
     assert headers["traced"]["traceparent"] == f"00-{TRACE}-{client.span_id.hex()}-01"
+    assert headers["traced"]["tracestate"] == "vendor=1"
+    assert "baggage" not in headers["traced"]
     assert headers["unsampled"]["traceparent"].startswith(f"00-{TRACE[::-1]}-")
     assert headers["unsampled"]["traceparent"].endswith("-00")
 
@@ -78,6 +80,32 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
     assert untraced[Span.SPAN_KIND_SERVER].parent_span_id == b""
     assert untraced[Span.SPAN_KIND_CLIENT].parent_span_id == untraced[Span.SPAN_KIND_SERVER].span_id
     assert list(by_kind(spans, lines["refused"]["trace_id"])) == [Span.SPAN_KIND_SERVER]
+
+
+async def test_what_fails_is_traced_whatever_the_sampler_says(tmp_path: Path) -> None:
+    with OtlpSink() as sink:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
+            "OTEL_TRACES_SAMPLER": "always_off",
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        }
+        async with (
+            Simulated.running() as upstream,
+            Gateway.serving(
+                document_of(upstream.url, tracing={"compat": ["openinference"]}), tmp_path, environ=environ
+            ) as gateway,
+        ):
+            assert (await ask(gateway.port, "good")).whole
+            assert (await ask(gateway.port, "bad", **{"x-sim-status": "500"})).status == 500
+            assert (await ask(gateway.port, "refused", key="sk-nobody")).status == 401
+            lines = {line["sluiceway.client_request_id"]: line for line in await gateway.records(3)}
+            metrics = await gateway.metrics()
+        spans = sink.spans
+    assert {span.trace_id.hex() for span in spans} == {lines["bad"]["trace_id"]}
+    server, client = sorted(spans, key=lambda span: span.kind)
+    assert attributes_of(server)["openinference.span.kind"] == "CHAIN"
+    assert attributes_of(client)["openinference.span.kind"] == "LLM"
+    assert any(name.startswith("gen_ai_client_inference_duration_seconds") for name in metrics)
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "refuses", "not there"])

@@ -70,9 +70,6 @@ def test_an_empty_mapping_has_the_same_defaults() -> None:
 # path, a value that asks for the feature
 NOT_BUILT = [
     ("state", "redis://localhost:6379/0"),
-    ("tracing.keep_errors", False),
-    ("tracing.keep_slower_than_ms", 500),
-    ("tracing.compat", ["langfuse"]),
     ("prices", "prices.yaml"),
     ("redact", ["[0-9]+"]),
     ("services.0.provider", "comfyui"),
@@ -98,6 +95,9 @@ def test_a_key_without_a_feature_is_refused_when_set(path: str, value: Any) -> N
 # path, a value that differs from the default
 BUILT = [
     ("services.0.base_urls", {"openai": "https://example.com/v4"}),
+    ("tracing.keep_errors", False),
+    ("tracing.keep_slower_than_ms", 500),
+    ("tracing.compat", ["langfuse", "openinference", "arms", "signoz"]),
     ("listen", "[::1]:0"),
     ("workers", 4),
     ("observers", 1),
