@@ -38,6 +38,7 @@ _LABELS: Final = tuple(
         names.SLUICEWAY_MODEL_API,
     )
 )
+_COST_LABELS: Final = ("model_api", "consumer", "service", "model", "currency")
 _REPORTED: Final = frozenset({names.USAGE_UPSTREAM, names.USAGE_PARTIAL})
 """Usage that the upstream named. An estimate is a fact of the log line, but no measurement."""
 
@@ -150,6 +151,9 @@ class RecordMetrics:
         self.images = Counter(
             names.prometheus_name(names.SLUICEWAY_IMAGES), "Images made", ("model_api",), registry=registry
         )
+        self.cost = Counter(
+            names.prometheus_name(names.SLUICEWAY_COST), "Cost by the prices file", _COST_LABELS, registry=registry
+        )
         self.attempts = Counter(
             names.prometheus_name(names.SLUICEWAY_ATTEMPTS),
             "Attempts at an upstream",
@@ -161,6 +165,7 @@ class RecordMetrics:
         self._series: dict[_Key, _Series] = {}
         self._overhead: dict[str, Histogram] = {}
         self._attempts: dict[tuple[str, str, str], Counter] = {}
+        self._costs: dict[tuple[str, str, str, str, str], Counter] = {}
 
     def duration_of(self, operation: str) -> Histogram:
         """Of the upstream's time: the latest conventions have two."""
@@ -181,9 +186,22 @@ class RecordMetrics:
         images = fields.get(names.SLUICEWAY_USAGE_IMAGES)
         if images:
             self.images.labels(model_api).inc(images)
+        if names.GEN_AI_USAGE_COST in fields:
+            self._add_cost(fields, model_api)
         self._count_attempts(record, model_api)
         if names.GEN_AI_OPERATION_NAME in fields:
             self._observe_operation(record, fields, self._series_of(fields, model_api))
+
+    def _add_cost(self, fields: dict[str, Any], model_api: str) -> None:
+        model = self._models.bounded(fields.get(names.SLUICEWAY_UPSTREAM_MODEL, ""))
+        consumer, service = fields.get(names.SLUICEWAY_CONSUMER, ""), fields.get(names.SLUICEWAY_SERVICE, "")
+        key = (model_api, consumer, service, model, fields[names.SLUICEWAY_USAGE_CURRENCY])
+        counter = self._costs.get(key)
+        if counter is None:
+            if len(self._costs) >= SERIES_MAX:
+                key = (model_api, OTHER, OTHER, OTHER, key[4])
+            counter = self._costs[key] = self.cost.labels(*key)
+        counter.inc(fields[names.GEN_AI_USAGE_COST])
 
     def _count_attempts(self, record: Record, model_api: str) -> None:
         for attempt in record.get("attempts", ()):

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from observability.prices import Price
 from observability.telemetry import Telemetry
 from proxy.config import values
 from proxy.config.crosscheck import own_base_url, spoken_by
 from proxy.config.egress import egress_of
-from proxy.config.model import Document, ModelApiConfig, RoutingConfig, ServiceConfig, TargetConfig
+from proxy.config.model import Document, ModelApiConfig, PricesConfig, RoutingConfig, ServiceConfig, TargetConfig
 from proxy.config.places import SUFFIXES, BaseUrl, parse_base_url
+from proxy.config.prices import PriceTable
 from proxy.config.service_tls import digest_of_files
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, Tls
@@ -75,6 +77,18 @@ def _telemetry(document: Document) -> Telemetry:
         keep_errors=tracing.keep_errors,
         keep_slower_ns=tracing.keep_slower_than_ms * 1_000_000,
         compat=tuple(dict.fromkeys(tracing.compat)) or None,
+        prices=None if document.prices is None else _prices(document.prices),
+    )
+
+
+def _prices(config: PricesConfig) -> PriceTable:
+    """Every kind of price is named as in `Price`, but for the currency, which is the file's."""
+    kinds = Price._fields[1:]
+    return PriceTable(
+        [
+            (entry.service, entry.match, Price(config.currency, *(getattr(entry, kind) for kind in kinds)))
+            for entry in config.models
+        ]
     )
 
 

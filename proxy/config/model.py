@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from observability.telemetry import COMPATIBLE
 from proxy.config import egress, places, service_tls, values
+from proxy.config.prices import Currency, Rate, from_file
 from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
 from proxy.providers import PROVIDERS
@@ -192,6 +193,29 @@ class ModelApiConfig(Section):
     monitoring: Monitoring = Monitoring()
 
 
+class PriceConfig(Section):
+    """An entry of `models` in the file of `prices`: what some models cost."""
+
+    match: values.ModelPattern
+    service: str | None = None
+    """None: of every service."""
+    input: Rate | None = None
+    cached_input: Rate | None = None
+    cache_write: Rate | None = None
+    output: Rate | None = None
+    reasoning: Rate | None = None
+    image: Rate | None = None
+    characters: Rate | None = None
+    second: Rate | None = None
+
+
+class PricesConfig(Section):
+    """The file that `prices` names."""
+
+    currency: Currency = "USD"
+    models: Annotated[list[PriceConfig], values.targets]
+
+
 class Document(Section):
     """The whole file. `Document()` is a gateway with every default and nothing to serve."""
 
@@ -209,7 +233,7 @@ class Document(Section):
     spool_dir: places.SpoolDir = "./.sluiceway/spool"
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
-    prices: Annotated[str | None, later(None, "pricing")] = None
+    prices: Annotated[PricesConfig | None, from_file] = None
     redact: Annotated[list[str], later([], "redaction")] = []
     services: list[ServiceConfig] = []
     consumers: list[ConsumerConfig] = []

@@ -87,6 +87,14 @@ def test_every_attempt_and_image_counts(registry, observed):
     assert value("sluiceway_images_total", {"model_api": "chat"}) == 4
 
 
+def test_cost_is_counted_by_who_caused_it(registry, observed):
+    for _ in range(2):
+        cost = {names.GEN_AI_USAGE_COST: 0.25, names.SLUICEWAY_USAGE_CURRENCY: "CNY"}
+        observed.observe(record(cost | {names.SLUICEWAY_UPSTREAM_MODEL: "qwen-max"}))
+    labels = {"model_api": "chat", "consumer": "search-team", "service": "qwen", "model": "qwen-max", "currency": "CNY"}
+    assert registry.get_sample_value("sluiceway_cost_total", labels) == 0.5
+
+
 def test_models_beyond_the_first_200_are_other(registry, observed):
     for number in range(metrics.MODELS_MAX + 50):
         observed.observe(record({names.GEN_AI_REQUEST_MODEL: f"model-{number}", names.GEN_AI_RESPONSE_MODEL: None}))
