@@ -6,13 +6,13 @@ carry 40,000 spans a second.
 """
 
 import logging
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from observability.environment import without_password
 from observability.log import get_logger
 from observability.observer.otlp import Envelope
 
@@ -29,14 +29,12 @@ DELAY_MS = 1000
 Dropped = Callable[[str, int], None]
 """(reason, spans): queue_full, export_failed or shutdown. Called in any thread."""
 
-_USER = re.compile(r"//[^/@\s]*@")
-
 _log = get_logger(__name__)
 
 
 def say_not_delivered(reason: str, level: int = logging.ERROR) -> None:
     """A line about spans that did not go out, or not at once. The reason may quote the endpoint, never its password."""
-    _log.log(level, "spans_not_delivered", reason=_USER.sub("//", reason))
+    _log.log(level, "spans_not_delivered", reason=without_password(reason))
 
 
 class Transport(Protocol):

@@ -15,10 +15,11 @@ from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.span import TraceState
 
 from observability import names
+from observability.environment import SCOPE, scope_version
 from observability.observer import transport
 from observability.observer.export import SpanExport
 from observability.observer.spans import SpanEncoder
-from observability.observer.tracing import SCOPE, Tracing, envelope
+from observability.observer.tracing import Tracing, envelope
 from observability.record import Record
 from tests.fakes.otlp_sink import OtlpSink
 from tests.observability.observer.test_spans import ATTEMPTS
@@ -70,8 +71,7 @@ def trace_with_the_sdk(made: Record) -> None:
     resource = Resource.create().merge(Resource({"service.name": "sluiceway"}))
     provider = TracerProvider(resource=resource, id_generator=_Ids(made), sampler=ALWAYS_ON)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    scope = envelope_scope()
-    tracer = provider.get_tracer(SCOPE, scope)
+    tracer = provider.get_tracer(SCOPE, scope_version())
     fields = made["fields"]
     context = None
     if "parent_span_id" in made:
@@ -120,13 +120,6 @@ def trace_client(tracer: Tracer, made: Record, under: object) -> None:
             child.set_status(Status(StatusCode.ERROR))
         child.end(times[1])
     span.end(client["end_ns"])
-
-
-def envelope_scope() -> str:
-    """The version that our scope has."""
-    from observability.observer.tracing import _version
-
-    return _version()
 
 
 def trace_with_ours(made: Record) -> None:
