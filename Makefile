@@ -24,6 +24,7 @@ check: .venv/ready-to-develop  ## lint, formatting, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: .venv/ready-to-develop  ## benchmarks, with wrk (and nginx, to compare with)
+	@$(BIN)/python -m benchmarks.observer
 	@$(BIN)/python -m benchmarks.bench
 
 format: .venv/ready-to-develop  ## formatting, and what lint can mend by itself

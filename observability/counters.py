@@ -24,14 +24,10 @@ class DropCounters:
 
         self._content = Counter(
             names.prometheus_name(names.SLUICEWAY_CONTENT_DROPPED),
-            "Records without content that was to be recorded, by reason",
+            "Lines and spans without the content that was recorded for them, by reason",
             ("reason",),
             registry=registry,
         )
-
-    def content(self, reason: str) -> None:
-        """Content left out: overload, shed, behind, redaction or failed."""
-        self._content.labels(reason).inc()
 
     def records(self, reason: str, count: int = 1) -> None:
         """Lines shed: lines_blocked, lines_failed, behind or malformed."""
@@ -40,3 +36,8 @@ class DropCounters:
     def spans(self, reason: str, count: int = 1) -> None:
         """Spans shed: queue_full, behind, export_failed, shutdown or malformed."""
         self._spans.labels(reason).inc(count)
+
+    def content(self, reason: str) -> None:
+        """One record's content left out: overload, shed, behind, redaction or failed (in line and spans), or
+        lines_crowded or spans_crowded."""
+        self._content.labels(reason).inc()

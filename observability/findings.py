@@ -21,6 +21,8 @@ class Findings:
     """One per choice, in the order of their index; bounded to 128."""
 
     input_tokens: int | None = None
+    raw_input_tokens: int | None = None
+    """As the upstream counts them, where that is without cached ones."""
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_creation_tokens: int | None = None

@@ -61,6 +61,11 @@ class LineWriter:
         self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
         self._thread.start()
 
+    @property
+    def crowded(self) -> bool:
+        """Is more than half of the room taken? A reader that keeps up leaves all but a few lines of it free."""
+        return self._waiting_bytes > self._limit_bytes // 2
+
     def write(self, data: bytes, settled: Settled | None = None) -> bool:
         """Take whole lines, each ended by a newline. False: no room (or closed), and `settled` will not be called."""
         with self._changed:

@@ -21,6 +21,7 @@ from observability.facts import pack
 from observability.log import get_logger
 from observability.observation import Observation, now_ns
 from observability.sampling import Sampler, trace_context
+from observability.telemetry import Prices
 
 OBSERVATION: Final = web.RequestKey("sluiceway.observation", Observation)
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -116,15 +117,29 @@ class ObservationMiddleware:
             outcome, status = observation.outcome, observation.status
             assert outcome is not None
             self._counter.count(observation.model_api, observation.consumer or "", observation.service, outcome, status)
+            end_ns = now_ns()
+            telemetry = observation.telemetry
+            if not observation.sampled and telemetry.keeps(observation, end_ns):
+                observation.sampled = True
+            if telemetry.prices is not None:
+                observation.price = _price(telemetry.prices, observation)
             if observation.recording is None:
-                self._emitter.hand_over(pack(observation, now_ns()))
+                self._emitter.hand_over(pack(observation, end_ns))
             else:
                 content, frames = observation.recording.close()
-                self._emitter.hand_over(pack(observation, now_ns(), content), frames)
+                self._emitter.hand_over(pack(observation, end_ns, content), frames)
         except Exception:  # noqa: BLE001 - the request is over and its bytes are right: say it and count it
             _log.exception("record_failed")
             self._row[Cell.HANDED] += 1
             self._row[Cell.DROPPED_OVERSIZE] += 1
+
+
+def _price(prices: Prices, observation: Observation) -> Any:
+    """Of the model that the last attempt's service was asked for."""
+    model = observation.upstream_model
+    if model is None and observation.request_scanner is not None:
+        model = observation.request_scanner.model
+    return prices.of(observation.service, model or "")
 
 
 def _text(value: str) -> str:

@@ -2,13 +2,15 @@
 
 A constant is the contract's name in capitals, dots and hyphens as underscores. Log fields and span attributes share
 their names, so one constant serves both; where a metric has the name of a field (`sluiceway.attempts`) it is one
-constant too. The GenAI names are those of the semantic conventions v1.41, which today's backends read.
+constant too. The GenAI names are those of the semantic conventions v1.41, which today's backends read; `LATEST` has
+those that later ones renamed, for who asks for them.
 
 `on_server` and `on_client` say which span carries a field. Prometheus spellings are made by `prometheus_name`.
 """
 
 # ruff: noqa: S105  (a token of a language model is no password)
 
+from collections.abc import Mapping
 from typing import Final
 
 # --- the log line only -------------------------------------------------------------------------------------------
@@ -52,8 +54,12 @@ GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tok
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_USAGE_COST: Final = "gen_ai.usage.cost"
+"""No convention has it; it is what Langfuse and others read."""
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
 """A metric label: input or output."""
+GEN_AI_TOKEN_MODALITY: Final = "gen_ai.token.modality"
+"""A label of the latest metrics."""
 
 # --- Sluiceway ---------------------------------------------------------------------------------------------------
 SLUICEWAY_REQUEST_ID: Final = "sluiceway.request_id"
@@ -105,6 +111,9 @@ SLUICEWAY_USAGE_CHARACTERS: Final = "sluiceway.usage.characters"
 SLUICEWAY_USAGE_SECONDS: Final = "sluiceway.usage.seconds"
 SLUICEWAY_USAGE_VIDEOS: Final = "sluiceway.usage.videos"
 SLUICEWAY_USAGE_DOCUMENTS: Final = "sluiceway.usage.documents"
+SLUICEWAY_USAGE_CURRENCY: Final = "sluiceway.usage.currency"
+SLUICEWAY_USAGE_RAW_INPUT_TOKENS: Final = "sluiceway.usage.raw_input_tokens"
+"""As the upstream counts them, where that is another number: Anthropic leaves out those of the cache."""
 SLUICEWAY_IMAGE_WIDTH: Final = "sluiceway.image.width"
 SLUICEWAY_IMAGE_HEIGHT: Final = "sluiceway.image.height"
 SLUICEWAY_VERDICT: Final = "sluiceway.verdict"
@@ -141,7 +150,16 @@ GEN_AI_SERVER_REQUEST_DURATION: Final = "gen_ai.server.request.duration"
 GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = "gen_ai.server.time_to_first_token"
 GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = "gen_ai.server.time_per_output_token"
 GEN_AI_CLIENT_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
+GEN_AI_CLIENT_INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
+GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
+GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.cache_read.input_tokens"
+GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_WRITE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.cache_write.input_tokens"
+GEN_AI_CLIENT_INFERENCE_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.reasoning.output_tokens"
+GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS: Final = "gen_ai.client.inference.operation.input_tokens"
+GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS: Final = "gen_ai.client.inference.operation.output_tokens"
 SLUICEWAY_REQUESTS: Final = "sluiceway.requests"
+SLUICEWAY_COST: Final = "sluiceway.cost"
 SLUICEWAY_IMAGES: Final = "sluiceway.images"
 SLUICEWAY_OVERHEAD_DURATION: Final = "sluiceway.overhead.duration"
 HTTP_SERVER_ACTIVE_REQUESTS: Final = "http.server.active_requests"
@@ -176,6 +194,26 @@ TOKEN_BUCKETS: Final = (
     *(1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0),
     *(4194304.0, 16777216.0, 67108864.0),
 )
+
+CONTENT: Final = frozenset(
+    {GEN_AI_INPUT_MESSAGES, GEN_AI_OUTPUT_MESSAGES, GEN_AI_SYSTEM_INSTRUCTIONS, SLUICEWAY_ERROR_BODY}
+)
+"""The fields that are shed first: what was said, not what happened."""
+
+# --- the latest conventions --------------------------------------------------------------------------------------
+LATEST_OPT_IN: Final = "gen_ai_latest_experimental"
+"""In OTEL_SEMCONV_STABILITY_OPT_IN, a list with commas."""
+LATEST: Final = {GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: "gen_ai.usage.cache_write.input_tokens"}
+"""Fields that have another name there. The metrics that have one are `observer.metrics`' to choose."""
+INFERENCE: Final = frozenset({"chat", "text_completion", "generate_content"})
+"""The operations whose client metrics the latest conventions call inference."""
+
+
+def wants_latest(environ: Mapping[str, str]) -> bool:
+    """Does the environment ask for the latest GenAI conventions?"""
+    wishes = environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
+    return LATEST_OPT_IN in (wish.strip().lower() for wish in wishes)
+
 
 # --- which span carries what -------------------------------------------------------------------------------------
 _SERVER_PREFIXES: Final = ("http.", "url.", "sluiceway.")

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from observability.telemetry import DEFAULT
+
 if TYPE_CHECKING:
     from observability.content.capture import Recording
     from observability.content.keepers import Keeper
@@ -69,6 +71,7 @@ class Observation:
         "on_first_output",
         "outcome",
         "path",
+        "price",
         "protocol_version",
         "recording",
         "request_bytes",
@@ -84,6 +87,7 @@ class Observation:
         "status",
         "stream",
         "tape_lost",
+        "telemetry",
         "trace",
         "tracing",
         "upload_ns",
@@ -121,6 +125,9 @@ class Observation:
         self.tape_lost: str | None = None
         """Why the body could not be held for a fallback: limit or disk."""
         self.generation = 0
+        self.telemetry = DEFAULT
+        self.price: Any = None
+        """Of the model in the last attempt, as JSON takes it; the middleware looks it up."""
         self.logging = self.tracing = self.metrics = True
         self.attempts: list[Attempt] = []
         # what passed
@@ -130,9 +137,7 @@ class Observation:
         self.request_scanner: RequestScanner | None = None
         self.scanner: Scanner | None = None
         self.recording: Recording | None = None
-        """Where content is recorded."""
-        self.request_keeper: Keeper | None = None
-        """Of the recording: hears the body as it comes, unless it is encoded."""
+        self.request_keeper: Keeper | None = None  # of the recording: hears the body as it comes, unless it is encoded
         self.status = 0
         """HTTP status that the client got; 0: it got none."""
         self.upstream_status = 0

@@ -63,6 +63,8 @@ class Record(TypedDict):
     """`monitoring.tracing` of the Model API; true where none matched."""
     logging: bool
     metrics: bool
+    compat: NotRequired[list[str]]
+    """Whose attributes spans have beside the conventions' (`observer.compat`)."""
     labels: NotRequired[dict[str, str]]
     """Labels of the Model API and the consumer: span attributes `sluiceway.label.<name>`, and in the log line."""
     client: NotRequired[ClientSpan]

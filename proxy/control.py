@@ -38,6 +38,7 @@ from observability.board import Board
 from observability.descriptors import open_standard_descriptors
 from observability.exposition import CONTENT_TYPE, exposition
 from observability.log import get_logger, set_up
+from observability.metrics_thread import MetricsThread
 from proxy import runtime
 from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import parse
@@ -54,6 +55,9 @@ BAD_CONFIGURATION = 2
 
 SCRAPE_S_MAX = 10.0
 """How long a scrape may take, the one before it included: Prometheus' own default timeout."""
+
+LAST_METRICS_S = 1.5
+"""For the last numbers over OTLP: a collector that is well takes them in a tenth of it, and control has 3 s to end."""
 
 SHUTDOWN_S = 1.0
 """For requests that are still running when control is told to end, by then the last process but the supervisor."""
@@ -206,7 +210,7 @@ class Source:
     seal_key: str
 
 
-async def run(host: Host, source: Source, listener: socket.socket) -> None:
+async def run(host: Host, source: Source, listener: socket.socket, sending: MetricsThread) -> None:
     """Serve until SIGTERM."""
     progress = Progress(host)
     links = Links(progress.look)
@@ -233,9 +237,11 @@ async def run(host: Host, source: Source, listener: socket.socket) -> None:
     runner = web.AppRunner(application(host), access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     await web.SockSite(runner, listener).start()
+    sending.start()
     await stop.wait()
     following.cancel()
     links.close()
+    await asyncio.to_thread(sending.close, LAST_METRICS_S)
     await runner.cleanup()
 
 
@@ -249,7 +255,7 @@ def main() -> int:
     parser.add_argument("--options", type=orjson.loads, required=True, help="what goes before the file, as JSON")
     parser.add_argument("--config", type=Path, required=True, help="the copy of what is in force")
     options = parser.parse_args()
-    set_up("control", runtime=options.runtime)
+    lines = set_up("control", runtime=options.runtime)
     try:
         kept = read_kept(options.config)
         document = parse(kept.text, os.environ, options.file, options.options)
@@ -260,7 +266,8 @@ def main() -> int:
     host = Host(options.runtime, board, kept.generation, document.admin.token)
     seal_key = os.environ[SEAL_KEY]
     source = Source(options.file, options.config.parent, kept, document, options.options, seal_key)
-    asyncio.run(run(host, source, socket.socket(fileno=options.fd)))
+    sending = MetricsThread(options.runtime, board, lines)
+    asyncio.run(run(host, source, socket.socket(fileno=options.fd), sending))
     return 0
 
 

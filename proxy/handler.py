@@ -63,6 +63,7 @@ class Handler:
         observation = request[OBSERVATION]
         snapshot = self.snapshot
         observation.generation = snapshot.generation
+        observation.telemetry = snapshot.telemetry
         if snapshot.fronted:
             _look_in_front(snapshot, request, response, observation)
         exchange: Exchange | None = None

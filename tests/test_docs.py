@@ -14,7 +14,7 @@ from observability import names
 from observability.board import DROP_REASONS
 from proxy.config.check import check
 from proxy.config.file import load, parse
-from proxy.config.model import Document
+from proxy.config.model import Document, PricesConfig
 from proxy.errors import CUTS, KINDS
 from proxy.providers.dashscope import DASHSCOPE
 from proxy.verdict import Verdict
@@ -27,14 +27,15 @@ METRICS = [
     *(names.SLUICEWAY_ATTEMPTS, names.SLUICEWAY_IMAGES, names.SLUICEWAY_OVERHEAD_DURATION),
     *(names.HTTP_SERVER_ACTIVE_REQUESTS, names.SLUICEWAY_CONFIG_GENERATION, names.SLUICEWAY_RECORDS_DROPPED),
     *(names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_DROPPED, names.SLUICEWAY_CONNECTIONS),
-    names.SLUICEWAY_CONTENT_DROPPED,
+    *(names.SLUICEWAY_CONTENT_DROPPED, names.SLUICEWAY_COST),
+    *(value for name, value in vars(names).items() if name.startswith("GEN_AI_CLIENT_INFERENCE_")),
 ]
 NO_FIELDS = {
     *METRICS,
-    names.GEN_AI_TOKEN_TYPE,  # a label of a metric
+    *(names.GEN_AI_TOKEN_TYPE, names.GEN_AI_TOKEN_MODALITY),  # labels of metrics
     names.SLUICEWAY_LABEL_PREFIX,
 } - {names.SLUICEWAY_ATTEMPTS, names.SLUICEWAY_CONTENT_DROPPED}  # both a metric and a field
-VALUES = ("OUTCOME", "ORIGIN_", "USAGE_", "EVENT_")
+VALUES = ("OUTCOME", "ORIGIN_", "USAGE_", "EVENT_", "LATEST_")
 """How the names of constants begin that are values of fields."""
 FIELDS = sorted(
     value
@@ -169,6 +170,8 @@ class TestFiles:
         part = yaml.load(text.replace("/etc/sluiceway", str(certificates)))
         if "services" in part:
             whole["services"][0] = part["services"][0]
+        elif part.keys() <= PricesConfig.model_fields.keys():
+            whole["prices"] = part
         elif part.keys() <= Document.model_fields.keys():
             whole |= part
         else:

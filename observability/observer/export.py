@@ -6,13 +6,13 @@ carry 40,000 spans a second.
 """
 
 import logging
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from observability.environment import without_password
 from observability.log import get_logger
 from observability.observer.otlp import Envelope
 
@@ -29,14 +29,12 @@ DELAY_MS = 1000
 Dropped = Callable[[str, int], None]
 """(reason, spans): queue_full, export_failed or shutdown. Called in any thread."""
 
-_USER = re.compile(r"//[^/@\s]*@")
-
 _log = get_logger(__name__)
 
 
 def say_not_delivered(reason: str, level: int = logging.ERROR) -> None:
     """A line about spans that did not go out, or not at once. The reason may quote the endpoint, never its password."""
-    _log.log(level, "spans_not_delivered", reason=_USER.sub("//", reason))
+    _log.log(level, "spans_not_delivered", reason=without_password(reason))
 
 
 class Transport(Protocol):
@@ -90,6 +88,11 @@ class SpanExport:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def crowded(self) -> bool:
+        """Is more than half of the queue taken? A collector that keeps up leaves all but a second of it free."""
+        return self._waiting_bytes > self._queue_bytes_max // 2
 
     def offer(self, data: bytes, count: int) -> None:
         """Take `count` encoded spans (fields of ScopeSpans), or drop and count them."""

@@ -24,7 +24,9 @@ def _tried(attempt: Attempt) -> dict[str, Any]:
 class LineEncoder:
     """Makes lines; holds the text of the current second, which all its records share."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, latest: bool = False) -> None:
+        """`latest`: with the names of the latest conventions, as the spans."""
+        self._renamed = names.LATEST if latest else {}
         self._second = -1
         self._prefix = ""
 
@@ -42,6 +44,9 @@ class LineEncoder:
         attempts = record.get("attempts", ())
         if len(attempts) > 1:  # where there is no tracing backend, this is where one sees why a request went elsewhere
             line[names.SLUICEWAY_TRIED] = [_tried(attempt) for attempt in attempts]
+        for name, renamed in self._renamed.items():
+            if name in line:
+                line[renamed] = line.pop(name)
         labels = record.get("labels")
         if labels:
             for label, value in labels.items():

@@ -1,13 +1,17 @@
-"""prometheus-client's files of counts, with their disk space taken before it is mapped.
+"""prometheus-client's files of counts, with their disk space taken before it is mapped, and counted in quickly.
 
 The library makes a file longer without taking the space and maps it: a count in a page for which the disk has no room
 ends the process by SIGBUS, and its successor, and theirs. Here space is taken first (`posix_fallocate`). Where there is
 none, new series are counted in memory, which /metrics does not see: lines and spans go on, and so do the series that
 have their place.
+
+A count of the library's own looks its place up, packs two doubles and copies them, 1.5 µs, and a record makes some
+twenty of them; ours adds to the mapped number itself.
 """
 
 import contextlib
 import os
+import threading
 from typing import Any
 
 from prometheus_client import values
@@ -29,7 +33,34 @@ def set_up() -> None:
     # By default the library asks the kernel who it is for each count, 9 of 72 µs a record; this process never forks.
     process_id = os.getpid()
     values.MmapedDict = MetricFile  # type: ignore[attr-defined, assignment]
-    values.ValueClass = values.MultiProcessValue(lambda: process_id)  # type: ignore[no-untyped-call]
+    values.ValueClass = _counting(values.MultiProcessValue(lambda: process_id))  # type: ignore[no-untyped-call]
+
+
+def _counting(library: type[Any]) -> type[Any]:
+    """The library's class of one count in a file, whose `inc` is our own."""
+    lock = threading.Lock()
+
+    class Count(library):  # type: ignore[misc]
+        """One number of a file; any thread may add to it."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._cell = self._file.cell(self._key)
+
+        def inc(self, amount: float) -> None:
+            """Add. The place stays the same for the life of a file; the map moves when the file grows."""
+            cell = self._cell
+            if cell is None:
+                super().inc(amount)
+                return
+            with lock:  # to read, add and write is three steps
+                self._file.cells[cell] += amount
+
+        def get(self) -> float:
+            """The number now."""
+            return float(self._file.cells[self._cell]) if self._cell is not None else float(super().get())
+
+    return Count
 
 
 class MetricFile(MmapedDict):
@@ -40,6 +71,9 @@ class MetricFile(MmapedDict):
     def __init__(self, filename: str) -> None:
         self._unplaced: dict[str, tuple[float, float]] = {}
         """Counted in memory. The number of series is bounded where they are made (`observer.metrics`)."""
+        self.cells = memoryview(b"").cast("d")
+        """The map as doubles: values are at multiples of eight bytes, whatever the length of their keys."""
+        self._mapped: Any = None
         try:
             with open(filename, "a+b") as file:
                 os.posix_fallocate(file.fileno(), 0, max(FIRST_BYTES, os.fstat(file.fileno()).st_size))
@@ -68,6 +102,21 @@ class MetricFile(MmapedDict):
             self._unplaced[key] = value, timestamp
         else:
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
+
+    def cell(self, key: str) -> int | None:
+        """Where in `cells` the value of a key is that was read before; None: it is counted in memory."""
+        if key not in self._positions:
+            return None
+        if self._mapped is not self._m:
+            self._mapped = self._m
+            self.cells = memoryview(self._m).cast("d")
+        return self._positions[key] // 8
+
+    def close(self) -> None:
+        """As the library closes it; a map of which a view is left cannot be."""
+        self.cells.release()
+        self._mapped = None
+        super().close()  # type: ignore[no-untyped-call]
 
     def _make_room(self, key: str) -> bool:
         """Take the space that the library will need to add the key: it doubles the file as often as it must."""

@@ -17,6 +17,8 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from observability import names, whole_lines
+from observability.observer.quick_histogram import QuickHistogram
+from observability.observer.token_metrics import InferenceUsage, TokenMetrics, TokenUsage
 from observability.record import Record
 
 MODELS_MAX: Final = 200
@@ -36,6 +38,7 @@ _LABELS: Final = tuple(
         names.SLUICEWAY_MODEL_API,
     )
 )
+_COST_LABELS: Final = ("model_api", "consumer", "service", "model", "currency")
 _REPORTED: Final = frozenset({names.USAGE_UPSTREAM, names.USAGE_PARTIAL})
 """Usage that the upstream named. An estimate is a fact of the log line, but no measurement."""
 
@@ -76,100 +79,80 @@ class _Names:
 class _Series:
     """The histograms of one label set, made when they are first needed: an unused one would be 16 lines of zeros."""
 
-    __slots__ = ("_key", "_of", "duration", "input", "output", "per_token", "request", "ttft")
+    __slots__ = ("_of", "duration", "key", "per_token", "request", "ttft")
 
     def __init__(self, key: _Key, of: "RecordMetrics") -> None:
-        self._key = key
+        self.key = key
         self._of = of
         self.request = of.request_duration.labels(*key)
         self.duration: Histogram | None = None
         self.ttft: Histogram | None = None
         self.per_token: Histogram | None = None
-        self.input: Histogram | None = None
-        self.output: Histogram | None = None
 
     def observe_duration(self, duration_s: float) -> None:
         if self.duration is None:
-            self.duration = self._of.operation_duration.labels(*self._key)
+            self.duration = self._of.duration_of(self.key[0]).labels(*self.key)
         self.duration.observe(duration_s)
 
     def observe_ttft(self, ttft_s: float) -> None:
         if self.ttft is None:
-            self.ttft = self._of.time_to_first_token.labels(*self._key)
+            self.ttft = self._of.time_to_first_token.labels(*self.key)
         self.ttft.observe(ttft_s)
 
     def observe_per_token(self, per_token_s: float) -> None:
         if self.per_token is None:
-            self.per_token = self._of.time_per_output_token.labels(*self._key)
+            self.per_token = self._of.time_per_output_token.labels(*self.key)
         self.per_token.observe(per_token_s)
-
-    def observe_input(self, tokens: int) -> None:
-        if self.input is None:
-            self.input = self._of.token_usage.labels(*self._key, "input")
-        self.input.observe(tokens)
-
-    def observe_output(self, tokens: int) -> None:
-        if self.output is None:
-            self.output = self._of.token_usage.labels(*self._key, "output")
-        self.output.observe(tokens)
 
 
 def _histogram(
-    name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...], registry: CollectorRegistry | None
+    name: str,
+    text: str,
+    buckets: tuple[float, ...],
+    registry: CollectorRegistry | None,
+    labels: tuple[str, ...] = _LABELS,
 ) -> Histogram:
-    unit = "" if name == names.GEN_AI_CLIENT_TOKEN_USAGE else "seconds"
-    return Histogram(names.prometheus_name(name, unit), text, labels, buckets=buckets, registry=registry)
+    return QuickHistogram(names.prometheus_name(name, "seconds"), text, labels, buckets=buckets, registry=registry)
 
 
 class RecordMetrics:
     """All metrics that come from records; one instance in a process."""
 
-    def __init__(self, registry: CollectorRegistry | None = None, known: Path | None = None) -> None:
-        """`known`: beginning of the names of the files with the known names, one for each observer of a host."""
-        self.operation_duration = _histogram(
-            names.GEN_AI_CLIENT_OPERATION_DURATION,
-            "The upstream's time: first attempt until the response was whole",
-            _LABELS,
-            names.DURATION_BUCKETS,
-            registry,
+    def __init__(
+        self, registry: CollectorRegistry | None = None, known: Path | None = None, *, latest: bool = False
+    ) -> None:
+        """`known`: beginning of the names of the files with the known names, one for each observer of a host.
+
+        `latest`: by the latest conventions (`names.LATEST_OPT_IN`).
+        """
+        text = "The upstream's time: first attempt until the response was whole"
+        self.operation_duration = self.inference_duration = _histogram(
+            names.GEN_AI_CLIENT_OPERATION_DURATION, text, names.DURATION_BUCKETS, registry
         )
-        self.request_duration = _histogram(
-            names.GEN_AI_SERVER_REQUEST_DURATION,
-            "Accept until the answer was out",
-            _LABELS,
-            names.DURATION_BUCKETS,
-            registry,
-        )
+        if latest:
+            self.inference_duration = _histogram(
+                names.GEN_AI_CLIENT_INFERENCE_DURATION, text, names.DURATION_BUCKETS, registry
+            )
+        self._tokens: TokenMetrics = (InferenceUsage if latest else TokenUsage)(_LABELS, registry)
+        text = "Accept until the answer was out"
+        self.request_duration = _histogram(names.GEN_AI_SERVER_REQUEST_DURATION, text, names.DURATION_BUCKETS, registry)
+        text = "Streams that succeeded: accept until the first event with output"
         self.time_to_first_token = _histogram(
-            names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
-            "Streams that succeeded: accept until the first event with output",
-            _LABELS,
-            names.TIME_TO_FIRST_TOKEN_BUCKETS,
-            registry,
+            names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN, text, names.TIME_TO_FIRST_TOKEN_BUCKETS, registry
         )
+        text = "Streams that succeeded: mean pace after the first token"
         self.time_per_output_token = _histogram(
-            names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
-            "Streams that succeeded: mean pace after the first token",
-            _LABELS,
-            names.TIME_PER_OUTPUT_TOKEN_BUCKETS,
-            registry,
+            names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN, text, names.TIME_PER_OUTPUT_TOKEN_BUCKETS, registry
         )
-        self.token_usage = _histogram(
-            names.GEN_AI_CLIENT_TOKEN_USAGE,
-            "Tokens of one operation, as the upstream reported them",
-            (*_LABELS, names.prometheus_name(names.GEN_AI_TOKEN_TYPE)),
-            names.TOKEN_BUCKETS,
-            registry,
-        )
+        text = "The gateway's own time: duration less the waits for client and upstream"
         self.overhead = _histogram(
-            names.SLUICEWAY_OVERHEAD_DURATION,
-            "The gateway's own time: duration less the waits for client and upstream",
-            ("model_api",),
-            names.OVERHEAD_BUCKETS,
-            registry,
+            names.SLUICEWAY_OVERHEAD_DURATION, text, names.OVERHEAD_BUCKETS, registry, ("model_api",)
         )
         self.images = Counter(
             names.prometheus_name(names.SLUICEWAY_IMAGES), "Images made", ("model_api",), registry=registry
+        )
+        self.cost = Counter(
+            names.prometheus_name(names.SLUICEWAY_COST), "Cost by the prices file", _COST_LABELS, registry=registry
         )
         self.attempts = Counter(
             names.prometheus_name(names.SLUICEWAY_ATTEMPTS),
@@ -182,6 +165,11 @@ class RecordMetrics:
         self._series: dict[_Key, _Series] = {}
         self._overhead: dict[str, Histogram] = {}
         self._attempts: dict[tuple[str, str, str], Counter] = {}
+        self._costs: dict[tuple[str, str, str, str, str], Counter] = {}
+
+    def duration_of(self, operation: str) -> Histogram:
+        """Of the upstream's time: the latest conventions have two."""
+        return self.inference_duration if operation in names.INFERENCE else self.operation_duration
 
     def observe(self, record: Record) -> None:
         """Count one record. Durations are taken in seconds from the fields' milliseconds."""
@@ -198,9 +186,22 @@ class RecordMetrics:
         images = fields.get(names.SLUICEWAY_USAGE_IMAGES)
         if images:
             self.images.labels(model_api).inc(images)
+        if names.GEN_AI_USAGE_COST in fields:
+            self._add_cost(fields, model_api)
         self._count_attempts(record, model_api)
         if names.GEN_AI_OPERATION_NAME in fields:
             self._observe_operation(record, fields, self._series_of(fields, model_api))
+
+    def _add_cost(self, fields: dict[str, Any], model_api: str) -> None:
+        model = self._models.bounded(fields.get(names.SLUICEWAY_UPSTREAM_MODEL, ""))
+        consumer, service = fields.get(names.SLUICEWAY_CONSUMER, ""), fields.get(names.SLUICEWAY_SERVICE, "")
+        key = (model_api, consumer, service, model, fields[names.SLUICEWAY_USAGE_CURRENCY])
+        counter = self._costs.get(key)
+        if counter is None:
+            if len(self._costs) >= SERIES_MAX:
+                key = (model_api, OTHER, OTHER, OTHER, key[4])
+            counter = self._costs[key] = self.cost.labels(*key)
+        counter.inc(fields[names.GEN_AI_USAGE_COST])
 
     def _count_attempts(self, record: Record, model_api: str) -> None:
         for attempt in record.get("attempts", ()):
@@ -217,12 +218,8 @@ class RecordMetrics:
             series.observe_duration((client["end_ns"] - client["start_ns"]) / 1e9)
         output_tokens = None
         if fields.get(names.SLUICEWAY_USAGE_SOURCE) in _REPORTED:
-            input_tokens = fields.get(names.GEN_AI_USAGE_INPUT_TOKENS)
-            if input_tokens is not None:
-                series.observe_input(input_tokens)
+            self._tokens.observe(series.key, fields)
             output_tokens = fields.get(names.GEN_AI_USAGE_OUTPUT_TOKENS)
-            if output_tokens is not None:
-                series.observe_output(output_tokens)
         ttft_ms = fields.get(names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS)
         if ttft_ms is None or fields.get(names.SLUICEWAY_OUTCOME) != names.OUTCOME_OK:
             return

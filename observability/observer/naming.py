@@ -9,12 +9,14 @@ from typing import Any, Final
 from observability import names
 from observability.facts import AttemptFacts, Facts
 from observability.findings import NOTHING_FOUND, Findings
+from observability.prices import Price, cost_of
 from observability.record import Attempt, Record
 
 MODEL_CHARACTERS_MAX: Final = 256
 """Of the model a client asked for, which becomes a label of metrics. The longest names known have 80."""
 _USAGE_FIELDS: Final = (
     ("input_tokens", names.GEN_AI_USAGE_INPUT_TOKENS),
+    ("raw_input_tokens", names.SLUICEWAY_USAGE_RAW_INPUT_TOKENS),
     ("output_tokens", names.GEN_AI_USAGE_OUTPUT_TOKENS),
     ("cache_read_tokens", names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS),
     ("cache_creation_tokens", names.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS),
@@ -44,6 +46,8 @@ def record_of(facts: Facts) -> Record:
         _add_findings(fields, facts, findings)
     if facts.route_fields is not None:
         fields[names.SLUICEWAY_USAGE_SOURCE] = _usage_source(fields, facts, findings)
+    if facts.price is not None:
+        _add_cost(fields, Price._make(facts.price))
     _add_times(fields, facts)
     to_unix_ns = facts.accepted_unix_ns - facts.accepted_ns
     record: Record = {
@@ -61,6 +65,8 @@ def record_of(facts: Facts) -> Record:
         record["parent_span_id"] = facts.parent_span_id
     if facts.tracestate is not None:
         record["tracestate"] = facts.tracestate
+    if facts.compat:
+        record["compat"] = facts.compat
     if facts.labels:
         record["labels"] = facts.labels
     if facts.attempts:
@@ -144,8 +150,9 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
 
 
 def _add_findings(fields: dict[str, Any], facts: Facts, findings: Findings) -> None:
+    known = vars(findings)
     for attribute, name in _USAGE_FIELDS:
-        value = getattr(findings, attribute)
+        value = known.get(attribute)
         if value is not None:
             fields[name] = value
     if findings.finish_reasons:
@@ -169,6 +176,13 @@ def _usage_source(fields: dict[str, Any], facts: Facts, findings: Findings) -> s
         fields[names.GEN_AI_USAGE_OUTPUT_TOKENS] = findings.output_events
         return names.USAGE_ESTIMATED
     return names.USAGE_NONE
+
+
+def _add_cost(fields: dict[str, Any], price: Price) -> None:
+    cost = cost_of(price, fields)
+    if cost is not None:
+        fields[names.GEN_AI_USAGE_COST] = cost
+        fields[names.SLUICEWAY_USAGE_CURRENCY] = price.currency
 
 
 def _add_times(fields: dict[str, Any], facts: Facts) -> None:

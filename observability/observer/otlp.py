@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 KNOWN_VALUES_MAX = 1024
-"""Values remembered for a key, the first ones; ids fill it once and change nothing for the others."""
+"""Texts remembered for a key, the first ones; ids fill it once and change nothing for the others."""
 
 KNOWN_VALUE_BYTES_MAX = 128
 
@@ -23,6 +23,10 @@ KIND_CLIENT: Final = 3
 _DOUBLE = struct.Struct("<d").pack
 _TIMES = struct.Struct("<BQBQ").pack
 _ONE_BYTE: Final = tuple(bytes([number]) for number in range(128))
+_SHORT: Final = (*_ONE_BYTE, *(bytes((number & 127 | 128, number >> 7)) for number in range(128, 1 << 14)))
+_LOW: Final = tuple(bytes((number & 127 | 128, number >> 7 | 128)) for number in range(1 << 14))
+"""Varints of one or two bytes, and the first two of longer ones: a loop over the bits of each costs ten times as much
+as two looks into a table of 1 MB."""
 _TRUE: Final = b"\x10\x01"
 _FALSE: Final = b"\x10\x00"
 
@@ -35,15 +39,14 @@ _STATUS_ERROR: Final = b"\x7a\x02\x18\x02"
 
 def varint(number: int) -> bytes:
     """A protobuf varint; negative numbers as the 64-bit two's complement."""
-    if 0 <= number < 128:
-        return _ONE_BYTE[number]
+    if 0 <= number < 16384:
+        return _SHORT[number]
     number &= 0xFFFF_FFFF_FFFF_FFFF
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    out = b""
+    while number >= 16384:
+        out += _LOW[number & 16383]
+        number >>= 14
+    return out + _SHORT[number]
 
 
 def _delimited(tag: bytes, data: bytes) -> bytes:
@@ -75,76 +78,100 @@ def key_value(tag: bytes, key: str, value: object) -> bytes:
 
 
 class Attribute:
-    """One key of span attributes, with the encodings of the values that it met first."""
+    """One key of span attributes, with the encodings of the texts that it met first."""
 
-    __slots__ = ("_double", "_head", "_integers", "_length_max", "_strings")
+    __slots__ = (
+        "_double",
+        "_false",
+        "_head",
+        "_integer_heads",
+        "_length_max",
+        "_lists",
+        "_text_heads",
+        "_true",
+        "texts",
+    )
 
     def __init__(self, key: str, length_max: int | None = None) -> None:
         self._head = _delimited(b"\x0a", key.encode())
-        self._double = b"\x4a" + varint(len(self._head) + 11) + self._head + b"\x12\x09\x21"
-        self._strings: dict[str, bytes] = {}
-        self._integers: dict[int, bytes] = {}
+        self._double = self._before(9) + b"\x21"
+        self._true, self._false = self._before(2) + _TRUE, self._before(2) + _FALSE
+        self._integer_heads = tuple(self._before(1 + size) + b"\x18" for size in range(11))
+        self._text_heads = tuple(self._before(2 + size) + b"\x0a" + varint(size) for size in range(128))
         self._length_max = length_max
+        self.texts: dict[str, bytes] = {}
+        """Encodings made before; a caller may look here first, for texts alone (1, True and 1.0 are one key)."""
+        self._lists: dict[tuple[str, ...], bytes] = {}
 
     def encode(self, value: Any) -> bytes:
         """The attribute with this value, as a field of a Span."""
         kind = value.__class__
         if kind is str:
-            known = self._strings.get(value)
-            if known is not None:
-                return known
-            data = self._wrap(_delimited(b"\x0a", value[: self._length_max].encode()))
-            if len(self._strings) < KNOWN_VALUES_MAX and len(value) <= KNOWN_VALUE_BYTES_MAX:
-                self._strings[value] = data
-            return data
-        if kind is int:
-            known = self._integers.get(value)
-            if known is not None:
-                return known
-            data = self._wrap(b"\x18" + varint(value))
-            if len(self._integers) < KNOWN_VALUES_MAX:
-                self._integers[value] = data
-            return data
+            return self.texts.get(value) or self._text(value)
         if kind is float:
             return self._double + _DOUBLE(value)
+        if kind is int:
+            number = _SHORT[value] if 0 <= value < 16384 else varint(value)
+            return self._integer_heads[len(number)] + number
+        if kind is bool:
+            return self._true if value else self._false
         if kind is list:
-            value = [item[: self._length_max] if isinstance(item, str) else item for item in value]
-        return self._wrap(any_value(value))
+            return self._list(value)
+        encoded = any_value(value)
+        return self._before(len(encoded)) + encoded
 
-    def _wrap(self, value: bytes) -> bytes:
-        inner = self._head + b"\x12" + varint(len(value)) + value
-        return b"\x4a" + varint(len(inner)) + inner
+    def _list(self, items: list[Any]) -> bytes:
+        texts = all(item.__class__ is str for item in items)
+        known = self._lists.get(tuple(items)) if texts else None
+        if known is not None:
+            return known
+        encoded = any_value([item[: self._length_max] if isinstance(item, str) else item for item in items])
+        data = self._before(len(encoded)) + encoded
+        if texts and len(self._lists) < KNOWN_VALUES_MAX and len(encoded) <= KNOWN_VALUE_BYTES_MAX:
+            self._lists[tuple(items)] = data
+        return data
+
+    def _text(self, text: str) -> bytes:
+        encoded = text[: self._length_max].encode()
+        size = len(encoded)
+        if size < 128:
+            data = self._text_heads[size] + encoded
+        else:
+            length = varint(size)
+            data = self._before(1 + len(length) + size) + b"\x0a" + length + encoded
+        if len(self.texts) < KNOWN_VALUES_MAX and len(text) <= KNOWN_VALUE_BYTES_MAX:
+            self.texts[text] = data
+        return data
+
+    def _before(self, value_bytes: int) -> bytes:
+        """All that stands before a value (the inside of an AnyValue) of so many bytes."""
+        inner = self._head + b"\x12" + varint(value_bytes)
+        return b"\x4a" + varint(len(inner) + value_bytes) + inner
 
 
 def span(
     *,
-    trace_id: bytes,
-    span_id: bytes,
+    context: bytes,
     parent_span_id: bytes,
     parent_is_remote: bool,
-    tracestate: str,
-    name: str,
-    kind: int,
+    tracestate: bytes,
+    named: bytes,
     start_ns: int,
     end_ns: int,
     attributes: bytes,
     failed: bool,
 ) -> bytes:
-    """A Span as a field of ScopeSpans. Ids are 16 and 8 bytes, `parent_span_id` may be empty; times are Unix time."""
-    named = name.encode()
+    """A Span as a field of ScopeSpans.
+
+    `context`, `tracestate` and `named` are what the functions below give; `parent_span_id` is 8 bytes or empty; times
+    are Unix time.
+    """
     data = b"".join(
         (
-            b"\x0a\x10",
-            trace_id,
-            b"\x12\x08",
-            span_id,
-            _delimited(b"\x1a", tracestate.encode()) if tracestate else b"",
+            context,
+            tracestate,
             b"\x22\x08" + parent_span_id if parent_span_id else b"",
-            b"\x2a",
-            varint(len(named)),
             named,
-            b"\x30",
-            _ONE_BYTE[kind],
             _TIMES(0x39, start_ns, 0x41, end_ns),
             attributes,
             _STATUS_ERROR if failed else _STATUS_UNSET,
@@ -152,6 +179,21 @@ def span(
         )
     )
     return b"\x12" + varint(len(data)) + data
+
+
+def span_context(trace_id: bytes, span_id: bytes) -> bytes:
+    """Of 16 and 8 bytes."""
+    return b"\x0a\x10" + trace_id + b"\x12\x08" + span_id
+
+
+def span_tracestate(tracestate: str) -> bytes:
+    """As it came, which is rarely."""
+    return _delimited(b"\x1a", tracestate.encode()) if tracestate else b""
+
+
+def span_name(name: str, kind: int) -> bytes:
+    """Name and kind: few and always the same, so worth remembering."""
+    return _delimited(b"\x2a", name.encode()) + b"\x30" + _ONE_BYTE[kind]
 
 
 class Envelope:

@@ -8,11 +8,12 @@ import os
 import signal
 from pathlib import Path
 
-from observability import log
+from observability import log, names
 from observability.counters import DropCounters
 from observability.emitter import socket_path
 from observability.exposition import METRICS_FOLDER
 from observability.observer.intake import Intake
+from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
 from observability.observer.sinks import RecordSinks
 from observability.observer.spans import SpanEncoder
@@ -40,8 +41,10 @@ async def observe(index: int, runtime: Path) -> None:
             export = open_export(os.environ, tracing, lines, drops.spans)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost the log and the metrics
             logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
-    spans = (SpanEncoder(tracing.length_max), export) if export is not None else None
-    sinks = RecordSinks(RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}"), lines, drops, spans)
+    latest = names.wants_latest(os.environ)
+    spans = (SpanEncoder(tracing.length_max, latest=latest), export) if export is not None else None
+    metrics = RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}", latest=latest)
+    sinks = RecordSinks(metrics, lines, drops, spans, LineEncoder(latest=latest))
     intake = Intake(socket_path(runtime, index), loop, sinks)
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()

@@ -1,4 +1,8 @@
-"""Where the parts of a record go: metrics, spans, line; each may fail or be shed without the others."""
+"""Where the parts of a record go: metrics, spans, line; each may fail or be shed without the others.
+
+Content (`names.CONTENT`) goes first: from line and spans where the observer is behind, and from either alone where its
+own queue is more than half full, for a queue holds thousands of plain records and some hundreds with content.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,16 +34,19 @@ class RecordSinks:
         lines: LineWriter,
         drops: DropCounters,
         tracing: tuple[SpanEncoder, SpanExport] | None,
+        line_encoder: LineEncoder | None = None,
     ) -> None:
         self._metrics = metrics
         self._lines = lines
         self._drops = drops
         self._tracing = tracing
-        self._line_encoder = LineEncoder()
+        self._line_encoder = line_encoder or LineEncoder()
 
     def take(self, batch: list[Any], load: Load, settled: Callable[[int], None], contents: Contents) -> None:
         """Work through a batch: `intake.Sinks`."""
         records = self._named(batch, load, contents)
+        if load is not Load.ALL:
+            self._shed_content(records, "behind")
         for record in records:
             try:
                 self._metrics.observe(record)
@@ -48,6 +55,20 @@ class RecordSinks:
         if self._tracing is not None:
             self._take_spans(*self._tracing, records, load)
         self._take_lines(records, load, lambda: settled(len(batch)))
+
+    def _shed_content(self, records: list[Record], reason: str) -> None:
+        """Take the content out of all these, and count those that had some."""
+        for record in records:
+            fields = record["fields"]
+            if not names.CONTENT.isdisjoint(fields):
+                record["fields"] = {name: value for name, value in fields.items() if name not in names.CONTENT}
+                self._drops.content(reason)
+
+    def _spared(self, records: list[Record], reason: str) -> list[Record]:
+        """The same without content, for one of two who take them."""
+        copies = [record.copy() for record in records]
+        self._shed_content(copies, reason)
+        return copies
 
     def _named(self, batch: list[Any], load: Load, contents: Contents) -> list[Record]:
         records = []
@@ -79,6 +100,8 @@ class RecordSinks:
             self._drops.content(reason)
 
     def _take_spans(self, encoder: SpanEncoder, export: SpanExport, records: list[Record], load: Load) -> None:
+        if export.crowded:
+            records = self._spared(records, "spans_crowded")
         for record in records:
             try:
                 if load >= Load.NO_SPANS:
@@ -93,6 +116,8 @@ class RecordSinks:
                 export.offer(b"".join(spans), len(spans))
 
     def _take_lines(self, records: list[Record], load: Load, settled: Callable[[], None]) -> None:
+        if self._lines.crowded:
+            records = self._spared(records, "lines_crowded")
         lines: list[bytes] = []
         encode = self._line_encoder.encode
         shed = 0

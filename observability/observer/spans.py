@@ -12,7 +12,16 @@ CLIENT is an error whenever the upstream failed.
 from typing import Any, NamedTuple
 
 from observability import names
-from observability.observer.otlp import KIND_CLIENT, KIND_SERVER, Attribute, span
+from observability.observer.compat import compatible
+from observability.observer.otlp import (
+    KIND_CLIENT,
+    KIND_SERVER,
+    Attribute,
+    span,
+    span_context,
+    span_name,
+    span_tracestate,
+)
 from observability.record import Attempt, ClientSpan, Record
 
 _UPSTREAM_FAILED = frozenset({names.OUTCOME_UPSTREAM_ERROR, names.OUTCOME_UPSTREAM_ABORTED})
@@ -23,33 +32,50 @@ _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "P
 FIELDS_KNOWN_MAX = 4096
 """Names of fields and labels remembered. The contract has about 60, labels come from the configuration."""
 
+PLANS_MAX = 1024
+"""Orders of fields remembered. They come from a few places of `observer.naming`: what a request had and its answer said
+makes some hundreds."""
+
+SPAN_NAMES_MAX = 2048
+"""Methods x routes, operations x models; a model may be anything that a client writes."""
+
 
 class _Field:
     """A name that occurs in records: its encoder and the spans it goes on."""
 
-    __slots__ = ("encode", "on_client", "on_server")
+    __slots__ = ("attribute", "on_client", "on_server")
 
-    def __init__(self, name: str, length_max: int | None) -> None:
-        self.encode = Attribute(name, length_max).encode
+    def __init__(self, name: str, length_max: int | None, *, latest: bool) -> None:
+        self.attribute = Attribute(names.LATEST.get(name, name) if latest else name, length_max)
         # The status code of the CLIENT span is the upstream's, and error.type is there only if the upstream failed.
         self.on_client = names.on_client(name) and name != names.ERROR_TYPE
         self.on_server = names.on_server(name)
+
+
+_Plan = list[tuple[Attribute, bool, bool]]
+"""For each field of a record in its order: its encoder; is it on SERVER, is it on CLIENT."""
 
 
 class _Trace(NamedTuple):
     """What the spans of a record have in common."""
 
     trace_id: bytes
-    tracestate: str
+    tracestate: bytes
     fields: dict[str, Any]
 
 
 class SpanEncoder:
-    """Makes the encoded spans of records. `length_max`: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None for no limit."""
+    """Makes the encoded spans of records.
 
-    def __init__(self, length_max: int | None = None) -> None:
+    `length_max`: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, None for no limit. `latest`: with the latest conventions' names.
+    """
+
+    def __init__(self, length_max: int | None = None, *, latest: bool = False) -> None:
         self._length_max = length_max
+        self._latest = latest
         self._fields: dict[str, _Field] = {}
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+        self._named: dict[tuple[str, int], bytes] = {}
 
     def encode(self, record: Record) -> list[bytes]:
         """The spans of one record, each a field of ScopeSpans; empty where the record is not to be traced."""
@@ -59,18 +85,21 @@ class SpanEncoder:
         server, client_attributes = self._attributes(fields)
         for label, value in record.get("labels", {}).items():
             server.append(self._field(names.SLUICEWAY_LABEL_PREFIX + label).encode(value))
-        trace = _Trace(bytes.fromhex(record["trace_id"]), record.get("tracestate", ""), fields)
+        compat = record.get("compat")
+        if compat:
+            for attributes, more in zip((server, client_attributes), compatible(record, compat), strict=True):
+                attributes.extend(self._field(name).encode(value) for name, value in more.items())
+        tracestate = span_tracestate(record.get("tracestate", ""))
+        trace = _Trace(bytes.fromhex(record["trace_id"]), tracestate, fields)
         server_id = bytes.fromhex(record["span_id"])
         parent = bytes.fromhex(record.get("parent_span_id", ""))
         spans = [
             span(
-                trace_id=trace.trace_id,
-                span_id=server_id,
+                context=span_context(trace.trace_id, server_id),
                 parent_span_id=parent,
                 parent_is_remote=bool(parent),
-                tracestate=trace.tracestate,
-                name=_server_name(fields),
-                kind=KIND_SERVER,
+                tracestate=tracestate,
+                named=self._name(_server_name(fields), KIND_SERVER),
                 start_ns=record["start_ns"],
                 end_ns=record["end_ns"],
                 attributes=b"".join(server),
@@ -87,28 +116,49 @@ class SpanEncoder:
                 spans.append(self._attempt(trace, attempt, number, over))
         return spans
 
-    def _field(self, name: str) -> _Field:
+    def _field(self, name: str) -> Attribute:
+        return self._known(name).attribute
+
+    def _known(self, name: str) -> _Field:
         field = self._fields.get(name)
         if field is None:
-            field = _Field(name, self._length_max)
+            field = _Field(name, self._length_max, latest=self._latest)
             if len(self._fields) < FIELDS_KNOWN_MAX:
                 self._fields[name] = field
         return field
+
+    def _name(self, name: str, kind: int) -> bytes:
+        named = self._named.get((name, kind))
+        if named is None:
+            named = span_name(name, kind)
+            if len(self._named) < SPAN_NAMES_MAX:
+                self._named[name, kind] = named
+        return named
+
+    def _plan(self, order: tuple[str, ...]) -> _Plan:
+        known = map(self._known, order)
+        plan = [(field.attribute, field.on_server, field.on_client) for field in known]
+        if len(self._plans) < PLANS_MAX:
+            self._plans[order] = plan
+        return plan
 
     def _attributes(self, fields: dict[str, Any]) -> tuple[list[bytes], list[bytes]]:
         """The encoded fields of the SERVER and of the CLIENT span."""
         server: list[bytes] = []
         client: list[bytes] = []
-        known = self._fields
-        for name, value in fields.items():
-            field = known.get(name) or self._field(name)
-            if field.on_server:
-                data = field.encode(value)
+        order = tuple(fields)
+        plan = self._plans.get(order) or self._plan(order)
+        for (attribute, on_server, on_client), value in zip(plan, fields.values(), strict=True):
+            # Two texts in three are known: a look here saves the call.
+            data = attribute.texts.get(value) if value.__class__ is str else None
+            if on_server:
+                if data is None:
+                    data = attribute.encode(value)
                 server.append(data)
-                if field.on_client:
+                if on_client:
                     client.append(data)
-            elif field.on_client:
-                client.append(field.encode(value))
+            elif on_client:
+                client.append(data or attribute.encode(value))
         return server, client
 
     def _client(self, trace: _Trace, client: ClientSpan, attributes: list[bytes], parent: bytes) -> bytes:
@@ -122,13 +172,11 @@ class SpanEncoder:
         operation = fields.get(names.GEN_AI_OPERATION_NAME) or _method(fields)
         model = fields.get(names.GEN_AI_REQUEST_MODEL)
         return span(
-            trace_id=trace.trace_id,
-            span_id=bytes.fromhex(client["span_id"]),
+            context=span_context(trace.trace_id, bytes.fromhex(client["span_id"])),
             parent_span_id=parent,
             parent_is_remote=False,
             tracestate=trace.tracestate,
-            name=f"{operation} {model}" if model else operation,
-            kind=KIND_CLIENT,
+            named=self._name(f"{operation} {model}" if model else operation, KIND_CLIENT),
             start_ns=client["start_ns"],
             end_ns=client["end_ns"],
             attributes=b"".join(attributes),
@@ -152,13 +200,11 @@ class SpanEncoder:
             attributes.append(self._field(names.SLUICEWAY_UPSTREAM_MODEL).encode(model))
         self._add_peer(attributes, attempt["address"], attempt["port"], status)
         return span(
-            trace_id=trace.trace_id,
-            span_id=bytes.fromhex(attempt["span_id"]),
+            context=span_context(trace.trace_id, bytes.fromhex(attempt["span_id"])),
             parent_span_id=parent,
             parent_is_remote=False,
             tracestate=trace.tracestate,
-            name=_method(trace.fields),
-            kind=KIND_CLIENT,
+            named=self._name(_method(trace.fields), KIND_CLIENT),
             start_ns=attempt["start_ns"],
             end_ns=attempt["end_ns"],
             attributes=b"".join(attributes),

@@ -96,6 +96,8 @@ class MessagesReader(Reader):
         if self._uncached is not None:
             cached = (findings.cache_creation_tokens or 0) + (findings.cache_read_tokens or 0)
             findings.input_tokens = min(self._uncached + cached, COUNT_MAX)
+            if cached:
+                findings.raw_input_tokens = self._uncached
         if (tokens := count_of(usage.get("output_tokens"))) is not None:
             findings.output_tokens = tokens
         details = usage.get("output_tokens_details")

@@ -11,11 +11,22 @@ from dataclasses import fields, replace
 from typing import Any
 
 from observability.content.capture import Plan
+from observability.prices import Price
+from observability.telemetry import Telemetry
 from proxy.config import values
 from proxy.config.crosscheck import own_base_url, spoken_by
 from proxy.config.egress import egress_of
-from proxy.config.model import Document, ModelApiConfig, Monitoring, RoutingConfig, ServiceConfig, TargetConfig
+from proxy.config.model import (
+    Document,
+    ModelApiConfig,
+    Monitoring,
+    PricesConfig,
+    RoutingConfig,
+    ServiceConfig,
+    TargetConfig,
+)
 from proxy.config.places import SUFFIXES, BaseUrl, parse_base_url
+from proxy.config.prices import PriceTable
 from proxy.config.service_tls import digest_of_files
 from proxy.config.snapshot import Consumer, Limits, ModelApi, Route, Snapshot, Table
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, Tls
@@ -59,12 +70,34 @@ def compile_snapshot(document: Document, generation: int, environ: Mapping[str, 
             sorted({method for table in tables.values() for methods in table.exact.values() for method in methods})
         ),
         spool_dir=document.spool_dir,
+        telemetry=_telemetry(document),
         _by_digest={
             values.digest_of_key(key): consumers[config.name] for config in document.consumers for key in config.keys
         },
         _hosts={domain: table for domain, table in tables.items() if domain and not domain.startswith("*")},
         _parents={domain[1:]: table for domain, table in tables.items() if domain and domain.startswith("*")},
         _any=tables[None],
+    )
+
+
+def _telemetry(document: Document) -> Telemetry:
+    tracing = document.tracing
+    return Telemetry(
+        keep_errors=tracing.keep_errors,
+        keep_slower_ns=tracing.keep_slower_than_ms * 1_000_000,
+        compat=tuple(dict.fromkeys(tracing.compat)) or None,
+        prices=None if document.prices is None else _prices(document.prices),
+    )
+
+
+def _prices(config: PricesConfig) -> PriceTable:
+    """Every kind of price is named as in `Price`, but for the currency, which is the file's."""
+    kinds = Price._fields[1:]
+    return PriceTable(
+        [
+            (entry.service, entry.match, Price(config.currency, *(getattr(entry, kind) for kind in kinds)))
+            for entry in config.models
+        ]
     )
 
 

@@ -14,6 +14,7 @@ from proxy.config.complaints import Complaint, near_miss, shown
 from proxy.config.egress import egress_of
 from proxy.config.model import ConsumerConfig, Document, ListenerTls, ModelApiConfig, ServiceConfig, TargetConfig
 from proxy.config.places import is_loopback, parse_base_url, spool_fault
+from proxy.config.prices import unknown_services
 from proxy.config.service_tls import client_certificate_fault
 from proxy.config.values import digest_of_key
 from proxy.listener_tls import CertificateError, context_of
@@ -49,6 +50,8 @@ class Parts:
     services: Sequence[ServiceConfig | None]
     consumers: Sequence[ConsumerConfig | None]
     model_apis: Sequence[ModelApiConfig | None]
+    prices_of: Sequence[str | None]
+    """The services that entries of the price file name."""
     service_names: frozenset[str] | None
     """Of broken entries too. None: some name cannot be told, so that no reference can be called wrong."""
     consumer_names: frozenset[str] | None
@@ -67,6 +70,7 @@ def parts_of(document: Document) -> Parts:
         services=document.services,
         consumers=document.consumers,
         model_apis=document.model_apis,
+        prices_of=[] if document.prices is None else [entry.service for entry in document.prices.models],
         service_names=frozenset(service.name for service in document.services),
         consumer_names=frozenset(consumer.name for consumer in document.consumers),
     )
@@ -94,6 +98,7 @@ def cross_check(parts: Parts, environ: Mapping[str, str], *, starting: bool) -> 
         *_places(parts),
         *(_spool(parts) if starting else ()),
         *_model_apis(parts),
+        *unknown_services(parts.prices_of, parts.service_names),
     ]
 
 

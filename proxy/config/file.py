@@ -260,6 +260,7 @@ def _sound_parts(raw: dict[str, Any]) -> Parts:
         services=_entries(raw.get("services"), ServiceConfig),
         consumers=_entries(raw.get("consumers"), ConsumerConfig),
         model_apis=_entries(raw.get("model_apis"), ModelApiConfig),
+        prices_of=[],
         service_names=_names(raw, "services"),
         consumer_names=_names(raw, "consumers"),
     )

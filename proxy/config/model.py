@@ -11,7 +11,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from observability.telemetry import COMPATIBLE
 from proxy.config import egress, places, service_tls, values
+from proxy.config.prices import Currency, Rate, from_file
 from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
 from proxy.providers import PROVIDERS
@@ -69,9 +71,9 @@ class Limits(Section):
 class Tracing(Section):
     """`tracing`: which traces are kept whatever the sampler says, and for whom they are dressed up."""
 
-    keep_errors: Annotated[Switch, later(True, "tail sampling")] = True
-    keep_slower_than_ms: Annotated[Milliseconds, later(0, "tail sampling")] = 0
-    compat: Annotated[list[str], later([], "compatibility attributes")] = []
+    keep_errors: Switch = True
+    keep_slower_than_ms: Milliseconds = 0
+    compat: list[Annotated[str, one_of(COMPATIBLE)]] = []
 
 
 class ServiceTls(Section):
@@ -193,6 +195,29 @@ class ModelApiConfig(Section):
     monitoring: Monitoring = Monitoring()
 
 
+class PriceConfig(Section):
+    """An entry of `models` in the file of `prices`: what some models cost."""
+
+    match: values.ModelPattern
+    service: str | None = None
+    """None: of every service."""
+    input: Rate | None = None
+    cached_input: Rate | None = None
+    cache_write: Rate | None = None
+    output: Rate | None = None
+    reasoning: Rate | None = None
+    image: Rate | None = None
+    characters: Rate | None = None
+    second: Rate | None = None
+
+
+class PricesConfig(Section):
+    """The file that `prices` names."""
+
+    currency: Currency = "USD"
+    models: Annotated[list[PriceConfig], values.targets]
+
+
 class Document(Section):
     """The whole file. `Document()` is a gateway with every default and nothing to serve."""
 
@@ -210,7 +235,7 @@ class Document(Section):
     spool_dir: places.SpoolDir = "./.sluiceway/spool"
     limits: Limits = Limits()
     tracing: Tracing = Tracing()
-    prices: Annotated[str | None, later(None, "pricing")] = None
+    prices: Annotated[PricesConfig | None, from_file] = None
     redact: Annotated[list[values.Pattern], values.redact] = []
     services: list[ServiceConfig] = []
     consumers: list[ConsumerConfig] = []

@@ -18,6 +18,7 @@ from hashlib import sha256
 from typing import Final
 
 from observability.content.capture import Plan
+from observability.telemetry import Telemetry
 from proxy.config.targets import ByModel, ByWeight, Cooldown, Key, Routing, Service, Single, Target, targets_of
 from proxy.cors import Cors
 from proxy.errors import GatewayError
@@ -208,6 +209,7 @@ class Snapshot:
     """Of all routes together: what `OPTIONS *` is answered."""
     spool_dir: str
     """A folder, relative to the working directory where the file says so; it need not exist yet."""
+    telemetry: Telemetry
     _by_digest: dict[bytes, Consumer] = field(repr=False)
     _hosts: dict[str, Table] = field(repr=False)
     """Exact names."""

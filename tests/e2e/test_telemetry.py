@@ -5,12 +5,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from observability import names
 from observability.board import DROP_REASONS, Board, Cell
 from tests.e2e.traffic import CHAT, ask, chat_body, document_of
 from tests.fakes.gateway import Gateway
-from tests.fakes.otlp_sink import OtlpSink, attributes_of
+from tests.fakes.otlp_sink import OtlpSink, attributes_of, value_of
 from tests.fakes.simulated import Simulated
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -46,7 +49,7 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
                 environ={"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_SERVICE_NAME": "sluiceway-e2e"},
             ) as gateway,
         ):
-            traced = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1"}
+            traced = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1", "baggage": "customer=42"}
             assert (await ask(gateway.port, "traced", chat_body(stream=True), CHAT, **traced)).whole
             assert (await ask(gateway.port, "untraced")).whole
             unsampled = {"traceparent": f"00-{TRACE[::-1]}-{CALLER}-00"}
@@ -71,6 +74,8 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
     assert usage == (entry["input_tokens"], entry["output_tokens"])
     headers = {name: dict(entry["headers"]) for name, entry in seen.items()}
     assert headers["traced"]["traceparent"] == f"00-{TRACE}-{client.span_id.hex()}-01"
+    assert headers["traced"]["tracestate"] == "vendor=1"
+    assert "baggage" not in headers["traced"]
     assert headers["unsampled"]["traceparent"].startswith(f"00-{TRACE[::-1]}-")
     assert headers["unsampled"]["traceparent"].endswith("-00")
 
@@ -78,6 +83,72 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
     assert untraced[Span.SPAN_KIND_SERVER].parent_span_id == b""
     assert untraced[Span.SPAN_KIND_CLIENT].parent_span_id == untraced[Span.SPAN_KIND_SERVER].span_id
     assert list(by_kind(spans, lines["refused"]["trace_id"])) == [Span.SPAN_KIND_SERVER]
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+async def test_metrics_go_out_over_otlp_and_the_last_ones_at_the_end(tmp_path: Path, temporality: str) -> None:
+    with OtlpSink() as sink:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
+            "OTEL_SERVICE_NAME": "sluiceway-e2e",
+            "OTEL_METRIC_EXPORT_INTERVAL": "100",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": temporality,
+        }
+        async with (
+            Simulated.running() as upstream,
+            Gateway.serving(document_of(upstream.url), tmp_path, workers=2, environ=environ) as gateway,
+        ):
+            await asyncio.gather(*(ask(gateway.port, f"first-{number}") for number in range(10)))
+            await gateway.records(10)
+            await sink.until(lambda: any(requests_in(message) for message in sink.metrics))
+            await asyncio.gather(*(ask(gateway.port, f"second-{number}") for number in range(10)))
+            await gateway.records(20)
+        assert gateway.process.returncode == 0
+        counts = [requests_in(message) for message in sink.metrics]
+        (resource,) = {value_of(item.value) for item in resource_of(sink.metrics[-1]) if item.key == "service.name"}
+    assert resource == "sluiceway-e2e"
+    assert (counts[-1] if temporality == "cumulative" else sum(counts)) == 20
+
+
+def resource_of(message: ExportMetricsServiceRequest) -> list[KeyValue]:
+    return list(message.resource_metrics[0].resource.attributes)
+
+
+def requests_in(message: ExportMetricsServiceRequest) -> int:
+    """`sluiceway.requests`, whatever the labels."""
+    metrics = message.resource_metrics[0].scope_metrics[0].metrics
+    return sum(
+        point.as_int
+        for metric in metrics
+        if metric.name == names.SLUICEWAY_REQUESTS
+        for point in metric.sum.data_points
+    )
+
+
+async def test_what_fails_is_traced_whatever_the_sampler_says(tmp_path: Path) -> None:
+    with OtlpSink() as sink:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
+            "OTEL_TRACES_SAMPLER": "always_off",
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        }
+        async with (
+            Simulated.running() as upstream,
+            Gateway.serving(
+                document_of(upstream.url, tracing={"compat": ["openinference"]}), tmp_path, environ=environ
+            ) as gateway,
+        ):
+            assert (await ask(gateway.port, "good")).whole
+            assert (await ask(gateway.port, "bad", **{"x-sim-status": "500"})).status == 500
+            assert (await ask(gateway.port, "refused", key="sk-nobody")).status == 401
+            lines = {line["sluiceway.client_request_id"]: line for line in await gateway.records(3)}
+            metrics = await gateway.metrics()
+        spans = sink.spans
+    assert {span.trace_id.hex() for span in spans} == {lines["bad"]["trace_id"]}
+    server, client = sorted(spans, key=lambda span: span.kind)
+    assert attributes_of(server)["openinference.span.kind"] == "CHAIN"
+    assert attributes_of(client)["openinference.span.kind"] == "LLM"
+    assert any(name.startswith("gen_ai_client_inference_duration_seconds") for name in metrics)
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "refuses", "not there"])

@@ -1,4 +1,4 @@
-"""A collector for tests: takes OTLP over HTTP, keeps the spans, and misbehaves if asked."""
+"""A collector for tests: takes OTLP over HTTP, keeps spans and metrics, and misbehaves if asked."""
 
 import asyncio
 import gzip
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -32,6 +33,8 @@ class SpanStore:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.messages: list[ExportTraceServiceRequest] = []
+        self.metrics: list[ExportMetricsServiceRequest] = []
         self.resource: dict[str, Any] = {}
         self.requests = 0
         self._changed = threading.Condition()
@@ -40,10 +43,17 @@ class SpanStore:
         """Keep what a request holds."""
         with self._changed:
             self.requests += 1
+            self.messages.append(message)
             for resource_spans in message.resource_spans:
                 self.resource = {item.key: value_of(item.value) for item in resource_spans.resource.attributes}
                 for scope_spans in resource_spans.scope_spans:
                     self.spans += scope_spans.spans
+            self._changed.notify_all()
+
+    def add_metrics(self, message: ExportMetricsServiceRequest) -> None:
+        """Keep what a request holds."""
+        with self._changed:
+            self.metrics.append(message)
             self._changed.notify_all()
 
     def count_refusal(self) -> None:
@@ -86,10 +96,14 @@ class OtlpSink(SpanStore):
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                sink.headers.append({name.lower(): value for name, value in self.headers.items()})
+                if self.path == "/v1/traces":
+                    sink.headers.append({name.lower(): value for name, value in self.headers.items()})
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
-                if sink.status == 200:
+                if self.path == "/v1/metrics":
+                    if sink.status == 200:
+                        sink.add_metrics(ExportMetricsServiceRequest.FromString(body))
+                elif sink.status == 200:
                     assert self.path == "/v1/traces", self.path
                     sink.add(ExportTraceServiceRequest.FromString(body))
                 else:

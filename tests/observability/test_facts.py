@@ -11,7 +11,9 @@ from observability.observer.naming import record_of
 from observability.sampling import TraceContext
 from observability.scanners import request_scanner, response_scanner
 
-UNSENT = {"model_api", "on_first_output", "recording", "request_keeper", "request_scanner", "scanner", "trace"}
+UNSENT = {
+    *("model_api", "on_first_output", "recording", "request_keeper", "request_scanner", "scanner", "telemetry", "trace")
+}
 """Of an Observation: counted by the worker, or sent as what was found."""
 
 
@@ -51,7 +53,7 @@ def test_facts_arrive_under_their_names(observation):
     assert isinstance(facts.findings, Findings)
     assert (facts.findings.input_tokens, facts.findings.output_tokens, facts.findings.complete) == (3, 4, True)
     for name in Facts._fields[6:]:
-        if name not in {"trace_id", "parent_span_id", "tracestate", "route_fields"}:
+        if name not in {"trace_id", "parent_span_id", "tracestate", "route_fields", "compat"}:
             assert getattr(facts, name) == getattr(observation, name)
 
 

@@ -1,11 +1,12 @@
 """What a record does to the metrics."""
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from observability import names
 from observability.observer import metrics
 from observability.observer.metrics import RecordMetrics
+from observability.observer.quick_histogram import QuickHistogram
 from tests.observability.records import record
 
 LABELS = {
@@ -86,6 +87,14 @@ def test_every_attempt_and_image_counts(registry, observed):
     assert value("sluiceway_images_total", {"model_api": "chat"}) == 4
 
 
+def test_cost_is_counted_by_who_caused_it(registry, observed):
+    for _ in range(2):
+        cost = {names.GEN_AI_USAGE_COST: 0.25, names.SLUICEWAY_USAGE_CURRENCY: "CNY"}
+        observed.observe(record(cost | {names.SLUICEWAY_UPSTREAM_MODEL: "qwen-max"}))
+    labels = {"model_api": "chat", "consumer": "search-team", "service": "qwen", "model": "qwen-max", "currency": "CNY"}
+    assert registry.get_sample_value("sluiceway_cost_total", labels) == 0.5
+
+
 def test_models_beyond_the_first_200_are_other(registry, observed):
     for number in range(metrics.MODELS_MAX + 50):
         observed.observe(record({names.GEN_AI_REQUEST_MODEL: f"model-{number}", names.GEN_AI_RESPONSE_MODEL: None}))
@@ -149,3 +158,14 @@ def test_buckets_reach_two_minutes(registry, observed):
     assert len(seconds) == 5
     for metric in seconds:
         assert "120.0" in {sample.labels.get("le") for sample in metric.samples}
+
+
+def test_a_value_is_in_the_bucket_that_the_library_puts_it_in():
+    texts = []
+    for kind in (Histogram, QuickHistogram):
+        histogram = kind("h", "text", registry=(registry := CollectorRegistry()), buckets=names.DURATION_BUCKETS)
+        for value in (-1.0, 0.0, 0.005, 0.01, 0.0100001, 81.92, 120.0, 120.1, 1e9, float("inf")):
+            histogram.observe(value)
+        lines = generate_latest(registry).decode().splitlines()
+        texts.append([line for line in lines if "_created" not in line])
+    assert texts[0] == texts[1]

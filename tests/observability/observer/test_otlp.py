@@ -77,13 +77,11 @@ def our_request(
     failed: bool = False,
 ) -> bytes:
     span = otlp.span(
-        trace_id=TRACE_ID.to_bytes(16, "big"),
-        span_id=SPAN_ID.to_bytes(8, "big"),
+        context=otlp.span_context(TRACE_ID.to_bytes(16, "big"), SPAN_ID.to_bytes(8, "big")),
         parent_span_id=parent,
         parent_is_remote=remote,
-        tracestate=tracestate,
-        name="POST /v1/x",
-        kind=kind,
+        tracestate=otlp.span_tracestate(tracestate),
+        named=otlp.span_name("POST /v1/x", kind),
         start_ns=1_000_000_001,
         end_ns=2_000_000_002,
         attributes=b"".join(otlp.Attribute(key).encode(value) for key, value in attributes.items()),
@@ -167,7 +165,7 @@ def test_what_is_remembered_is_bounded_and_keeps_types_apart():
     encoder = otlp.Attribute("id")
     values = [f"id-{number}" for number in range(2 * otlp.KNOWN_VALUES_MAX)]
     assert [encoder.encode(value) for value in values] == [otlp.Attribute("id").encode(value) for value in values]
-    assert len(encoder._strings) == otlp.KNOWN_VALUES_MAX
+    assert len(encoder.texts) == otlp.KNOWN_VALUES_MAX
     assert len({encoder.encode(value) for value in (1, True, 1.0, "1")}) == 4
 
 

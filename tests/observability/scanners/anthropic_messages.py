@@ -12,7 +12,13 @@ START_USAGE = {
     "output_tokens": 1,
     "service_tier": "standard",
 }
-CACHED = {"input_tokens": 115, "cache_creation_tokens": 5, "cache_read_tokens": 100, "usage_seen": True}
+CACHED = {
+    "input_tokens": 115,
+    "raw_input_tokens": 10,
+    "cache_creation_tokens": 5,
+    "cache_read_tokens": 100,
+    "usage_seen": True,
+}
 NAMES = {"response_id": "msg_1", "response_model": "claude-x"}
 ENDED = {"finish_reasons": ["end_turn"], "complete": True, "usage_final": True}
 TOLD = {"first_output": True, "output_events": 1}
@@ -88,7 +94,7 @@ ANTHROPIC = [
             last({"output_tokens": 8}),
             STOP,
         ),
-        **{**NAMES, **CACHED, **ENDED, **TOLD, "input_tokens": 135},
+        **{**NAMES, **CACHED, **ENDED, **TOLD, "input_tokens": 135, "raw_input_tokens": 30},
         output_tokens=8,
         events=5,
     ),
@@ -216,6 +222,7 @@ ANTHROPIC = [
         **ENDED,
         usage_seen=True,
         input_tokens=6,
+        raw_input_tokens=1,
         cache_creation_tokens=5,
         output_tokens=7,
     ),

@@ -17,6 +17,13 @@ ENTRIES: dict[str, Any] = {
     "by_model": [{"match": "gpt-?", "service": "qwen", "model": "gpt-5"}],
     "by_weight": [{"service": "qwen", "weight": 20, "model": "qwen-max"}],
     "fallback": [{"service": "qwen", "model": None}],
+    "prices": {"currency": "USD", "models": None},  # in a file of its own
+    "models": [
+        dict.fromkeys(
+            ("match", "service", "input", "cached_input", "cache_write", "output", "reasoning", "image", "characters")
+        )
+        | {"second": None}
+    ],
 }
 
 # Without a default, or written with one that does not show what the default is.
@@ -70,10 +77,6 @@ def test_an_empty_mapping_has_the_same_defaults() -> None:
 # path, a value that asks for the feature
 NOT_BUILT = [
     ("state", "redis://localhost:6379/0"),
-    ("tracing.keep_errors", False),
-    ("tracing.keep_slower_than_ms", 500),
-    ("tracing.compat", ["langfuse"]),
-    ("prices", "prices.yaml"),
     ("services.0.provider", "comfyui"),
     ("services.0.image_paths", {"qwen-*": "sync"}),
     ("model_apis.0.protocols.0", "comfyui"),
@@ -100,6 +103,9 @@ BUILT = [
     ("model_apis.0.monitoring.content_sample", 0.5),
     ("model_apis.0.monitoring.content_sample", 0),
     ("services.0.base_urls", {"openai": "https://example.com/v4"}),
+    ("tracing.keep_errors", False),
+    ("tracing.keep_slower_than_ms", 500),
+    ("tracing.compat", ["langfuse", "openinference", "arms", "signoz"]),
     ("listen", "[::1]:0"),
     ("workers", 4),
     ("observers", 1),
@@ -199,6 +205,7 @@ def test_every_key_is_in_one_of_the_tables_above() -> None:
              "model_apis.0.routing.single.service", "tls.certificate", "tls.key",
              *(f"services.0.tls.{key}" for key in ("ca", "certificate", "key")),
              *(f"model_apis.0.routing.{way}.0.{key}" for way in ("by_model", "by_weight") for key in ENTRIES[way][0]),
+             "prices.currency", *(f"prices.models.0.{key}" for key in ENTRIES["models"][0]),
              *(f"model_apis.0.fallback.0.{key}" for key in ENTRIES["fallback"][0])}  # fmt: skip
     assert set(leaves(Document, "")) - told == named
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from benchmarks.micro import observer
+from benchmarks import observer
 from observability import names
 from observability.facts import unpack
 from observability.observer.naming import record_of
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_it_carries_every_record() -> None:
-    command = [sys.executable, "-m", "benchmarks.micro.observer", "--records", "240"]
+    command = [sys.executable, "-m", "benchmarks.observer", "--records", "240"]
     run = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=100, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     records = observer.WARM_UP_RECORDS + 240

@@ -1,0 +1,136 @@
+"""The OTEL_* variables that hand-built exporters do not read, or would stumble over, with words for what is wrong.
+
+A signal's own variable comes before the common one. What cannot be understood is complained about, and its default is
+used.
+"""
+
+import importlib.metadata
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+_USER: Final = re.compile(r"//[^/@\s]*@")
+HTTP: Final = "http/protobuf"
+SCOPE: Final = "sluiceway"
+SERVICE_NAME_DEFAULT: Final = "sluiceway"
+
+
+class Variables:
+    """Reads the variables of one signal (TRACES, METRICS); an empty one counts as unset, as the specification says."""
+
+    def __init__(self, environ: Mapping[str, str], signal: str) -> None:
+        self._environ = environ
+        self._signal = signal
+        self.unusable: list[str] = []
+        """Variables that an exporter would stumble over."""
+        self.complaints: list[str] = []
+        """What was not understood and what would be right, for the log; without secrets."""
+
+    @property
+    def disabled(self) -> bool:
+        """Nothing of OpenTelemetry is wanted."""
+        return self.get("OTEL_SDK_DISABLED").lower() == "true"
+
+    def get(self, *variables: str) -> str:
+        """The first that is set, in its own case and without blanks around it."""
+        return next((value for name in variables if (value := self._environ.get(name, "").strip())), "")
+
+    def number(self, name: str, default: int, least: int) -> int:
+        """A decimal number of at least `least`."""
+        value = self.get(name)
+        if value.isdecimal() and int(value) >= least:
+            return int(value)
+        if value:
+            self.complaints.append(f"{name}: {value} is no number from {least} on; {default} is used")
+        return default
+
+    def exporters(self) -> list[str]:
+        """OTLP where an endpoint is set: nobody wants a gateway that knocks at localhost:4318 by default."""
+        found: list[str] = []
+        variable = f"OTEL_{self._signal}_EXPORTER"
+        for name in (self.get(variable) or "otlp").split(","):
+            match name.strip().lower():
+                case "otlp":
+                    if self.get(f"OTEL_EXPORTER_OTLP_{self._signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+                        found.append("otlp")
+                case "console":
+                    found.append("console")
+                case "none" | "":
+                    pass
+                case "prometheus" if self._signal == "METRICS":
+                    pass  # /metrics is there anyway
+                case other:
+                    known = "otlp, console or none would be right"
+                    self.complaints.append(f"{variable}: {other} is not known; {known}")
+        return list(dict.fromkeys(found))
+
+    def protocol(self) -> str:
+        """How OTLP is spoken."""
+        value = self.get(f"OTEL_EXPORTER_OTLP_{self._signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL").lower() or HTTP
+        if value in {HTTP, "grpc"}:
+            return value
+        self.complaints.append(f"OTEL_EXPORTER_OTLP_PROTOCOL: {value} is not built; {HTTP} or grpc would be right")
+        return HTTP
+
+    def check_exporter(self, protocol: str) -> None:
+        """Complain about what the OTLP exporter is going to read."""
+        codings = {"gzip", "deflate", "none"} if protocol == HTTP else {"gzip", "none"}
+        for prefix in (f"OTEL_EXPORTER_OTLP_{self._signal}_", "OTEL_EXPORTER_OTLP_"):
+            if (timeout := self.get(f"{prefix}TIMEOUT")) and not _is_duration(timeout):
+                self.unusable.append(f"{prefix}TIMEOUT")
+                self.complaints.append(f"{prefix}TIMEOUT: {timeout} is no number of seconds; 10 would be right")
+            if coding := self.get(f"{prefix}COMPRESSION").lower():
+                if coding not in codings:
+                    right = " or ".join(sorted(codings))
+                    self.complaints.append(f"{prefix}COMPRESSION: {coding} is not built; {right} would be right")
+                if coding not in codings or coding == "none":  # gRPC's exporter does not know the word
+                    self.unusable.append(f"{prefix}COMPRESSION")
+            if any("=" not in item for item in self.get(f"{prefix}HEADERS").split(",") if item.strip()):
+                self.complaints.append(f"{prefix}HEADERS: one of them is none; name=value,name=value would be right")
+            if protocol == HTTP and (endpoint := self.get(f"{prefix}ENDPOINT")) and not _is_url(endpoint):
+                where = endpoint.rpartition("@")[2]
+                where = "collector:4318" if "//" in where or not _is_url(f"http://{where}") else where
+                self.complaints.append(f"{prefix}ENDPOINT: not an HTTP URL; one like http://{where} would be right")
+
+
+def resource() -> "Resource":
+    """As the SDK reads it from OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and its detectors."""
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource  # noqa: PLC0415  (25 MB)
+
+    made = Resource.create()
+    if SERVICE_NAME not in OTELResourceDetector().detect().attributes:
+        made = made.merge(Resource({SERVICE_NAME: SERVICE_NAME_DEFAULT}))
+    return made
+
+
+def scope_version() -> str:
+    """Ours."""
+    try:
+        return importlib.metadata.version("sluiceway")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder that was never installed
+        return ""
+
+
+def without_password(text: str) -> str:
+    """What an exporter says may quote the endpoint, with user and password."""
+    return _USER.sub("//", text)
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname)
+    except ValueError:
+        return False

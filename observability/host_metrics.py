@@ -1,0 +1,263 @@
+"""The metrics of a host over OTLP: what /metrics shows, in OpenTelemetry's names, units and shapes.
+
+One process of a host sends them (control), from the same files as `observability.exposition`: the sums of all workers
+and observers, living and dead. So they are one series each, whatever is restarted, and the SDK's own instruments, which
+live and die with a process, are not needed: its exporters are.
+
+Cumulative numbers count from the host's start. Delta ones are what was added since the last time that a collector took
+them; that is kept in a file, so that nothing is counted twice or lost when this process is started again. What a
+collector refuses is in the next delta.
+
+Imports OpenTelemetry, 25 MB: only where it is wanted (`observability.metrics_settings`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Gauge,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from prometheus_client import Metric as Family
+
+from observability import names
+from observability.environment import SCOPE, resource, scope_version
+from observability.log import get_logger
+
+POINTS_MAX = 2000
+"""In one message: a histogram's has some 1 KiB, and collectors take 4 MiB by default."""
+
+_SECONDS: Final = (
+    names.GEN_AI_CLIENT_OPERATION_DURATION,
+    names.GEN_AI_CLIENT_INFERENCE_DURATION,
+    names.GEN_AI_SERVER_REQUEST_DURATION,
+    names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
+    names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
+    names.SLUICEWAY_OVERHEAD_DURATION,
+)
+_TOKENS: Final = (
+    names.GEN_AI_CLIENT_TOKEN_USAGE,
+    names.GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS,
+    names.GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS,
+    names.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS,
+    names.GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_WRITE_INPUT_TOKENS,
+    names.GEN_AI_CLIENT_INFERENCE_USAGE_REASONING_OUTPUT_TOKENS,
+    names.GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS,
+    names.GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS,
+)
+_COUNTS: Final = (
+    (names.SLUICEWAY_REQUESTS, "{request}"),
+    (names.SLUICEWAY_ATTEMPTS, "{attempt}"),
+    (names.SLUICEWAY_IMAGES, "{image}"),
+    (names.SLUICEWAY_COST, "{cost}"),
+    (names.SLUICEWAY_RECORDS_DROPPED, "{record}"),
+    (names.SLUICEWAY_SPANS_DROPPED, "{span}"),
+    (names.SLUICEWAY_CONTENT_DROPPED, "{record}"),
+    (names.HTTP_SERVER_ACTIVE_REQUESTS, "{request}"),
+    (names.SLUICEWAY_CONNECTIONS, "{connection}"),
+    (names.SLUICEWAY_CONFIG_GENERATION, "1"),
+)
+_KNOWN: Final = {
+    **{names.prometheus_name(name, "seconds"): (name, "s") for name in _SECONDS},
+    **{names.prometheus_name(name): (name, "{token}") for name in _TOKENS},
+    **{names.prometheus_name(name): (name, unit) for name, unit in _COUNTS},
+    names.prometheus_name(names.SLUICEWAY_RECORDS_QUEUED, "bytes"): (names.SLUICEWAY_RECORDS_QUEUED, "By"),
+}
+"""Prometheus' name of a family → OpenTelemetry's, and its unit."""
+
+_ADDED_UP: Final = frozenset({names.HTTP_SERVER_ACTIVE_REQUESTS, names.SLUICEWAY_CONNECTIONS})
+"""Gauges that make sense as a sum over workers and hosts: up-down counters, in OpenTelemetry's words."""
+
+_ATTRIBUTES: Final = {
+    names.prometheus_name(name): name
+    for name in (
+        names.GEN_AI_OPERATION_NAME,
+        names.GEN_AI_PROVIDER_NAME,
+        names.GEN_AI_REQUEST_MODEL,
+        names.GEN_AI_RESPONSE_MODEL,
+        names.GEN_AI_TOKEN_TYPE,
+        names.GEN_AI_TOKEN_MODALITY,
+        names.ERROR_TYPE,
+        names.SLUICEWAY_MODEL_API,
+    )
+}
+
+_Labels = tuple[tuple[str, str], ...]
+_Numbers = list[float]
+"""Of a counter its one; of a histogram the counts of its buckets, the last one's without a bound, and the sum."""
+
+_log = get_logger(__name__)
+
+
+class HostMetrics:
+    """Sends what `collect` gives to an exporter, as often as it is told. Used in one thread at a time."""
+
+    def __init__(self, exporter: MetricExporter, started_ns: int, sent: Path | None) -> None:
+        """`started_ns`: of the host, Unix time. `sent`: where delta numbers are remembered; None: cumulative ones."""
+        self._exporter = exporter
+        self._started_ns = started_ns
+        self._sent = _Sent(sent, started_ns) if sent is not None else None
+        self._resource = resource()
+        self._scope = InstrumentationScope(SCOPE, scope_version())
+
+    def export(self, families: Iterable[Family], now_ns: int) -> bool:
+        """Send all; False where some of it was not taken. Blocks, as long as the exporter's timeout allows."""
+        whole = True
+        for metrics, numbers in self._messages(families, now_ns):
+            scoped = ScopeMetrics(self._scope, metrics, "")
+            data = MetricsData([ResourceMetrics(self._resource, [scoped], self._resource.schema_url)])
+            if self._exporter.export(data) is not MetricExportResult.SUCCESS:
+                whole = False
+            elif self._sent is not None:
+                self._sent.take(numbers, now_ns)
+        if self._sent is not None:
+            self._sent.keep()
+        return whole
+
+    def shutdown(self) -> None:
+        """Give up waiting and retrying."""
+        self._exporter.shutdown()
+
+    def _messages(
+        self, families: Iterable[Family], now_ns: int
+    ) -> Iterator[tuple[list[Metric], dict[tuple[str, _Labels], _Numbers]]]:
+        """Metrics of POINTS_MAX points at most, and the numbers that are in them."""
+        metrics: list[Metric] = []
+        numbers: dict[tuple[str, _Labels], _Numbers] = {}
+        for family in families:
+            if family.name not in _KNOWN:
+                continue
+            series = list(_series(family))
+            for start in range(0, len(series), POINTS_MAX):
+                part = series[start : start + POINTS_MAX]
+                if numbers and len(numbers) + len(part) > POINTS_MAX:
+                    yield metrics, numbers
+                    metrics, numbers = [], {}
+                metrics.append(self._metric(family, part, now_ns))
+                numbers.update({(family.name, labels): values for labels, values, _ in part})
+        if metrics:
+            yield metrics, numbers
+
+    def _metric(
+        self, family: Family, series: Sequence[tuple[_Labels, _Numbers, Sequence[float]]], now_ns: int
+    ) -> Metric:
+        name, unit = _KNOWN[family.name]
+        temporality = AggregationTemporality.CUMULATIVE if self._sent is None else AggregationTemporality.DELTA
+        data: Sum | Gauge | Histogram
+        if family.type == "gauge":
+            points = [_number(labels, values[0], self._started_ns, now_ns) for labels, values, _ in series]
+            data = Gauge(points)
+            if name in _ADDED_UP:
+                data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=False)
+        elif family.type == "histogram":
+            data = Histogram([self._histogram(family.name, one, now_ns) for one in series], temporality)
+        else:
+            counts: list[NumberDataPoint] = []
+            for labels, values, _ in series:
+                since_ns, (added,) = self._added(family.name, labels, values)
+                counts.append(_number(labels, added, since_ns, now_ns, whole=name != names.SLUICEWAY_COST))
+            data = Sum(counts, temporality, is_monotonic=True)
+        return Metric(name, family.documentation, unit, data)
+
+    def _histogram(
+        self, family: str, one: tuple[_Labels, _Numbers, Sequence[float]], now_ns: int
+    ) -> HistogramDataPoint:
+        labels, values, bounds = one
+        since_ns, added = self._added(family, labels, values)
+        counts = [round(count) for count in added[:-1]]
+        nothing: Any = None  # least and greatest are in no file
+        return HistogramDataPoint(
+            _attributes(labels), since_ns, now_ns, sum(counts), added[-1], counts, bounds, nothing, nothing
+        )
+
+    def _added(self, family: str, labels: _Labels, values: _Numbers) -> tuple[int, _Numbers]:
+        if self._sent is None:
+            return self._started_ns, values
+        return self._sent.since_ns(family, labels), self._sent.added(family, labels, values)
+
+
+class _Sent:
+    """What a collector has taken, series by series, with the time until which. Kept in a file."""
+
+    def __init__(self, path: Path, started_ns: int) -> None:
+        self._path = path
+        self._started_ns = started_ns
+        self._taken: dict[tuple[str, _Labels], tuple[int, _Numbers]] = {}
+        try:
+            for family, labels, until_ns, numbers in orjson.loads(path.read_bytes()):
+                self._taken[family, tuple((name, value) for name, value in labels)] = until_ns, numbers
+        except (OSError, ValueError, TypeError):  # the first time, or cut: then all from the start is new
+            self._taken.clear()
+
+    def since_ns(self, family: str, labels: _Labels) -> int:
+        """The beginning of the next interval."""
+        taken = self._taken.get((family, labels))
+        return self._started_ns if taken is None else taken[0]
+
+    def added(self, family: str, labels: _Labels, numbers: _Numbers) -> _Numbers:
+        """What has come since."""
+        taken = self._taken.get((family, labels))
+        if taken is None or len(taken[1]) != len(numbers):
+            return numbers
+        return [now - then for now, then in zip(numbers, taken[1], strict=True)]
+
+    def take(self, numbers: dict[tuple[str, _Labels], _Numbers], until_ns: int) -> None:
+        """These have arrived."""
+        for series, values in numbers.items():
+            self._taken[series] = until_ns, values
+
+    def keep(self) -> None:
+        """Write it down, for the process after this one."""
+        rows = [(family, labels, *taken) for (family, labels), taken in self._taken.items()]
+        new = self._path.with_suffix(".new")
+        try:
+            new.write_bytes(orjson.dumps(rows))
+            new.replace(self._path)
+        except OSError as error:
+            _log.warning("metrics_not_remembered", reason=str(error))
+
+
+def _series(family: Family) -> Iterator[tuple[_Labels, _Numbers, Sequence[float]]]:
+    """Labels, numbers and bounds of each series of a family."""
+    if family.type != "histogram":
+        for sample in family.samples:
+            if sample.name.endswith("_created"):  # of counts in memory; files have none
+                continue
+            yield tuple(sorted(sample.labels.items())), [float(sample.value)], ()
+        return
+    buckets: dict[_Labels, dict[float, float]] = {}
+    sums: dict[_Labels, float] = {}
+    for sample in family.samples:
+        labels = tuple(sorted(item for item in sample.labels.items() if item[0] != "le"))
+        if "le" in sample.labels:
+            buckets.setdefault(labels, {})[float(sample.labels["le"])] = float(sample.value)
+        elif sample.name.endswith("_sum"):
+            sums[labels] = float(sample.value)
+    for labels, counted in buckets.items():
+        bounds = sorted(counted)
+        totals = [0.0, *(counted[bound] for bound in bounds)]
+        numbers = [upper - lower for lower, upper in pairwise(totals)]
+        yield labels, [*numbers, sums.get(labels, 0.0)], bounds[:-1]
+
+
+def _number(labels: _Labels, value: float, since_ns: int, now_ns: int, *, whole: bool = True) -> NumberDataPoint:
+    return NumberDataPoint(_attributes(labels), since_ns, now_ns, round(value) if whole else value)
+
+
+def _attributes(labels: _Labels) -> dict[str, str]:
+    """What is empty at Prometheus is absent here."""
+    return {_ATTRIBUTES.get(name, name): value for name, value in labels if value}

@@ -1,0 +1,83 @@
+"""The thread of control that sends the host's metrics over OTLP, where the environment wants that.
+
+Nothing waits for it: a collector that hangs holds up this thread alone, for as long as the exporter's timeout, and then
+the next interval begins. What it refuses is said in the log and goes with the next numbers.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from observability.board import Board
+from observability.environment import without_password
+from observability.exposition import METRICS_FOLDER, HostCollector
+from observability.lines import LineWriter
+from observability.log import get_logger
+from observability.metrics_settings import MetricsSettings, metrics_of, open_exporter, start_of
+
+SENT_FILE = "metrics-sent"
+"""In the runtime directory: what delta numbers have been taken."""
+
+_log = get_logger(__name__)
+
+
+class MetricsThread:
+    """Started where an exporter is wanted; else it does nothing at all."""
+
+    def __init__(self, runtime: Path, board: Board, lines: LineWriter) -> None:
+        self._runtime = runtime
+        self._board = board
+        self._lines = lines
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read the environment, and begin."""
+        settings = metrics_of(os.environ)
+        for complaint in settings.complaints:
+            _log.warning("environment_not_understood", complaint=complaint)
+        if settings.exporters:
+            self._thread = threading.Thread(target=self._run, args=(settings,), name="metrics", daemon=True)
+            self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Send the last numbers, for so long at most."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self, settings: MetricsSettings) -> None:
+        try:
+            from observability.host_metrics import HostMetrics  # noqa: PLC0415  (25 MB, only where wanted)
+
+            exporters = logging.getLogger("opentelemetry.exporter")
+            exporters.handlers[:], exporters.propagate = [_Reasons()], False
+            started_ns = start_of(self._runtime, time.time_ns())
+            sent = self._runtime / SENT_FILE if settings.delta else None
+            metrics = HostMetrics(open_exporter(os.environ, settings, self._lines), started_ns, sent)
+        except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics
+            _log.error("environment_not_understood", complaint=f"{error!r}; no metrics are sent")
+            return
+        collector = HostCollector(self._runtime / METRICS_FOLDER, self._board)
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(settings.interval_s)
+            try:
+                metrics.export(collector.collect(), time.time_ns())
+            except Exception:  # noqa: BLE001 - the next interval may do better
+                _log.exception("metrics_not_delivered")
+        with contextlib.suppress(Exception):
+            metrics.shutdown()
+
+
+class _Reasons(logging.Handler):
+    """What exporters say becomes the reason in a line of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _log.log(record.levelno, "metrics_not_delivered", reason=without_password(record.getMessage()))
+        except Exception:  # noqa: BLE001  (as in observability.log)
+            self.handleError(record)

@@ -1,0 +1,230 @@
+"""The metrics of a host over OTLP: read back from a collector, by the real exporter."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from prometheus_client import CollectorRegistry
+
+from observability import host_metrics, names
+from observability.board import Board
+from observability.counters import DropCounters
+from observability.exposition import HostCollector
+from observability.host_metrics import HostMetrics
+from observability.metrics_settings import metrics_of, start_of
+from observability.observer.metrics import RecordMetrics
+from tests.fakes.otlp_sink import OtlpSink, value_of
+from tests.observability.records import record
+
+STARTED = 1_000
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+
+
+class Host:
+    """What observers have counted, in memory."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.records = RecordMetrics(self.registry)
+        self.drops = DropCounters(self.registry)
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def sink(monkeypatch):
+    for name in ("HEADERS", "COMPRESSION", "TIMEOUT", "PROTOCOL"):
+        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
+    with OtlpSink() as sink:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        yield sink
+
+
+def metrics_in(message: ExportMetricsServiceRequest) -> dict[str, Metric]:
+    (resource,) = message.resource_metrics
+    (scope,) = resource.scope_metrics
+    assert scope.scope.name == "sluiceway"
+    found = {metric.name: metric for metric in scope.metrics}
+    assert len(found) == len(scope.metrics)
+    return found
+
+
+def attributes(point: Any) -> dict[str, Any]:
+    return {item.key: value_of(item.value) for item in point.attributes}
+
+
+def test_names_units_and_shapes_are_opentelemetrys(host, sink):
+    for number in range(3):
+        host.records.observe(record({names.SLUICEWAY_DURATION_MS: 15.0 * 10**number, names.SLUICEWAY_USAGE_IMAGES: 2}))
+    host.drops.spans("queue_full", 7)
+    assert HostMetrics(OTLPMetricExporter(), STARTED, None).export(host.registry.collect(), 5_000)
+    (message,) = sink.metrics
+    resource = {item.key: value_of(item.value) for item in message.resource_metrics[0].resource.attributes}
+    assert resource["service.name"] == "sluiceway"
+    found = metrics_in(message)
+
+    duration = found["gen_ai.server.request.duration"]
+    assert duration.unit == "s"
+    assert duration.histogram.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    (point,) = duration.histogram.data_points
+    assert attributes(point) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "dashscope",
+        "gen_ai.request.model": "qwen-plus",
+        "gen_ai.response.model": "qwen-plus-latest",
+        "sluiceway.model_api": "chat",
+    }
+    assert tuple(point.explicit_bounds) == names.DURATION_BUCKETS
+    assert len(point.bucket_counts) == len(names.DURATION_BUCKETS) + 1
+    assert (point.count, sum(point.bucket_counts), point.sum) == (3, 3, pytest.approx(1.665))
+    assert [names.DURATION_BUCKETS[i] for i, count in enumerate(point.bucket_counts) if count] == [0.02, 0.16, 2.56]
+    assert (point.start_time_unix_nano, point.time_unix_nano) == (STARTED, 5_000)
+    assert not point.HasField("min")
+
+    tokens = {attributes(point)["gen_ai.token.type"]: point for point in _points(found["gen_ai.client.token.usage"])}
+    assert (tokens["input"].sum, tokens["output"].sum) == (3000, 303)
+    images = found["sluiceway.images"]
+    assert (images.sum.is_monotonic, images.unit) == (True, "{image}")
+    assert [(attributes(point), point.as_int) for point in _points(images)] == [({"model_api": "chat"}, 6)]
+    dropped = _points(found["sluiceway.spans.dropped"])
+    assert [(attributes(point), point.as_int) for point in dropped] == [({"reason": "queue_full"}, 7)]
+
+
+def _points(metric: Metric) -> list[Any]:
+    return list(getattr(metric, metric.WhichOneof("data")).data_points)
+
+
+def test_every_family_has_its_name(host, tmp_path):
+    """What is added to /metrics is not to be forgotten here."""
+    board = Board.create(tmp_path / "board", 1)
+    families = [*host.registry.collect(), *HostCollector(tmp_path, board).collect()]
+    latest = CollectorRegistry()
+    RecordMetrics(latest, latest=True)
+    assert {family.name for family in (*families, *latest.collect())} <= host_metrics._KNOWN.keys()
+
+
+def test_delta_numbers_are_what_came_since(host, sink, tmp_path):
+    counts = []
+    moments = itertools.count(2_000, 1_000)
+
+    def export() -> None:
+        # as after a restart: nothing is known but the file
+        metrics = HostMetrics(OTLPMetricExporter(), STARTED, tmp_path / "sent")
+        metrics.export(host.registry.collect(), next(moments))
+
+    for requests in (2, 0, 3):
+        for _ in range(requests):
+            host.records.observe(record())
+        export()
+    sink.status = 400
+    host.records.observe(record())
+    export()
+    sink.status = 200
+    export()
+    for message in sink.metrics:
+        found = metrics_in(message)
+        (point,) = _points(found["gen_ai.server.request.duration"])
+        (attempts,) = _points(found["sluiceway.attempts"])
+        delta = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+        assert found["sluiceway.attempts"].sum.aggregation_temporality == delta
+        assert point.count == attempts.as_int
+        assert point.sum == pytest.approx(point.count * 2.50025)
+        counts.append((point.count, point.start_time_unix_nano, point.time_unix_nano))
+    # what was refused at 5,000 is in the next one, from where the last good one ended
+    assert counts == [(2, STARTED, 2_000), (0, 2_000, 3_000), (3, 3_000, 4_000), (1, 4_000, 6_000)]
+
+
+@pytest.mark.parametrize("content", [b"", b"[[", b"[[1]]", b"{}", b"5"])
+def test_a_memory_that_does_not_read_is_none(host, sink, tmp_path, content):
+    (tmp_path / "sent").write_bytes(content)
+    host.records.observe(record())
+    HostMetrics(OTLPMetricExporter(), STARTED, tmp_path / "sent").export(host.registry.collect(), 2_000)
+    (point,) = _points(metrics_in(sink.metrics[0])["gen_ai.server.request.duration"])
+    assert (point.count, point.start_time_unix_nano) == (1, STARTED)
+
+
+class Keeping(MetricExporter):
+    """Keeps what it is given; refuses every second message if asked."""
+
+    def __init__(self, *, refusing: bool = False) -> None:
+        super().__init__()
+        self.taken: list[MetricsData] = []
+        self._refusing = itertools.cycle([False, True]) if refusing else itertools.repeat(False)
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 0, **_options: Any) -> MetricExportResult:
+        if next(self._refusing):
+            return MetricExportResult.FAILURE
+        self.taken.append(metrics_data)
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 0) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 0, **_options: Any) -> None: ...
+
+
+def points_of(data: MetricsData) -> int:
+    return sum(len(metric.data.data_points) for metric in data.resource_metrics[0].scope_metrics[0].metrics)
+
+
+def test_messages_are_bounded(host, monkeypatch):
+    monkeypatch.setattr(host_metrics, "POINTS_MAX", 50)
+    for number in range(120):
+        host.records.observe(record({names.GEN_AI_REQUEST_MODEL: f"m-{number}"}))
+    exporter = Keeping()
+    assert HostMetrics(exporter, STARTED, None).export(host.registry.collect(), 2_000)
+    sizes = [points_of(data) for data in exporter.taken]
+    assert max(sizes) <= 50
+    assert sum(sizes) == sum(1 for family in host.registry.collect() for _ in host_metrics._series(family))
+
+
+def test_of_several_messages_each_counts_for_itself(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(host_metrics, "POINTS_MAX", 5)
+    for number in range(20):
+        host.records.observe(record({names.GEN_AI_REQUEST_MODEL: f"m-{number}"}))
+    total = 0
+    for _ in range(12):
+        exporter = Keeping(refusing=True)
+        HostMetrics(exporter, STARTED, tmp_path / "sent").export(host.registry.collect(), 2_000)
+        for data in exporter.taken:
+            for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+                if metric.name == "gen_ai.server.request.duration":
+                    total += sum(point.count for point in metric.data.data_points)
+        host.records.observe(record({names.GEN_AI_REQUEST_MODEL: "m-0"}))
+    assert 0 < total <= 20 + 11, "nothing twice"
+
+
+@pytest.mark.parametrize(
+    ("environ", "exporters", "interval_s", "delta", "complaints"),
+    [
+        ({}, (), 60.0, False, 0),
+        (ENDPOINT, ("otlp",), 60.0, False, 0),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:1/v1/metrics"}, ("otlp",), 60.0, False, 0),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:1"}, (), 60.0, False, 0),
+        (ENDPOINT | {"OTEL_METRICS_EXPORTER": "none"}, (), 60.0, False, 0),
+        (ENDPOINT | {"OTEL_METRICS_EXPORTER": "prometheus,otlp"}, ("otlp",), 60.0, False, 0),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "true"}, (), 60.0, False, 0),
+        (ENDPOINT | {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}, ("otlp",), 5.0, False, 0),
+        (ENDPOINT | {"OTEL_METRIC_EXPORT_INTERVAL": "soon"}, ("otlp",), 60.0, False, 1),
+        (ENDPOINT | {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "Delta"}, ("otlp",), 60.0, True, 0),
+        (ENDPOINT | {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "lowmemory"}, ("otlp",), 60.0, True, 0),
+        (ENDPOINT | {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "both"}, ("otlp",), 60.0, False, 1),
+        (ENDPOINT | {"OTEL_METRICS_EXPORTER": "statsd"}, (), 60.0, False, 1),
+    ],
+)
+def test_settings(environ, exporters, interval_s, delta, complaints):
+    settings = metrics_of(environ)
+    assert (settings.exporters, settings.interval_s, settings.delta) == (exporters, interval_s, delta)
+    assert len(settings.complaints) == complaints
+
+
+def test_a_host_has_one_start(tmp_path: Path):
+    assert [start_of(tmp_path, now) for now in (5, 6, 7)] == [5, 5, 5]
