@@ -37,7 +37,7 @@ class DropCounters:
         """Spans shed: queue_full, behind, export_failed, shutdown or malformed."""
         self._spans.labels(reason).inc(count)
 
-    def content(self, reason: str) -> None:
+    def content(self, reason: str, count: int = 1) -> None:
         """One record's content left out: overload, shed, behind, redaction or failed (in line and spans), or
-        lines_crowded or spans_crowded."""
-        self._content.labels(reason).inc()
+        lines_crowded or spans_crowded; event_ and a reason as of spans."""
+        self._content.labels(reason).inc(count)

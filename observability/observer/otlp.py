@@ -68,6 +68,8 @@ def any_value(value: object) -> bytes:
             return b"\x21" + _DOUBLE(value)
         case list() | tuple():
             return _delimited(b"\x2a", b"".join(_delimited(b"\x0a", any_value(item)) for item in value))
+        case dict():
+            return _delimited(b"\x32", b"".join(key_value(b"\x0a", str(key), item) for key, item in value.items()))
         case _:
             return _delimited(b"\x0a", str(value).encode())
 

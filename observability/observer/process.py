@@ -8,10 +8,14 @@ import os
 import signal
 from pathlib import Path
 
+from structlog.typing import FilteringBoundLogger
+
 from observability import log, names
 from observability.counters import DropCounters
 from observability.emitter import socket_path
 from observability.exposition import METRICS_FOLDER
+from observability.observer.events import Destination, destination_of, open_events
+from observability.observer.export import SpanExport
 from observability.observer.intake import Intake
 from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
@@ -32,8 +36,8 @@ async def observe(index: int, runtime: Path) -> None:
     lines = log.set_up("observer", runtime=runtime)
     logger = log.get_logger(__name__)
     drops = DropCounters()
-    tracing = tracing_of(os.environ)
-    for complaint in tracing.complaints:
+    tracing, destination = tracing_of(os.environ), destination_of(os.environ)
+    for complaint in dict.fromkeys((*tracing.complaints, *destination.complaints)):
         logger.warning("environment_not_understood", complaint=complaint)
     export = None
     if tracing.exporters:
@@ -41,10 +45,19 @@ async def observe(index: int, runtime: Path) -> None:
             export = open_export(os.environ, tracing, lines, drops.spans)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost the log and the metrics
             logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
+    events = _open_events(destination, drops, logger)
     latest = names.wants_latest(os.environ)
     spans = (SpanEncoder(tracing.length_max, latest=latest), export) if export is not None else None
     metrics = RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}", latest=latest)
-    sinks = RecordSinks(metrics, lines, drops, spans, LineEncoder(latest=latest))
+    sinks = RecordSinks(
+        metrics,
+        lines,
+        drops,
+        spans,
+        LineEncoder(latest=latest),
+        content_on_spans=destination.on_spans,
+        events=events,
+    )
     intake = Intake(socket_path(runtime, index), loop, sinks)
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()
@@ -53,7 +66,22 @@ async def observe(index: int, runtime: Path) -> None:
         lines.abandon()  # before the workers hear that we are gone: each line is counted by one of us only
     await asyncio.sleep(0)  # one turn of the loop: the acknowledgements of those lines
     intake.close()
-    if export is not None:
-        await asyncio.to_thread(export.close, SPANS_TIMEOUT_S)
+    closing = [asyncio.to_thread(one.close, SPANS_TIMEOUT_S) for one in (export, events) if one is not None]
+    await asyncio.gather(*closing)
     logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
+
+
+def _open_events(destination: Destination, drops: DropCounters, logger: FilteringBoundLogger) -> SpanExport | None:
+    """The way of recorded content as events, where it is asked for."""
+    if not destination.events:
+        return None
+
+    def dropped(reason: str, count: int) -> None:
+        drops.content(f"event_{reason}", count)
+
+    try:
+        return open_events(os.environ, destination, dropped)
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.error("environment_not_understood", complaint=f"{error!r}; there are no events")
+        return None

@@ -14,6 +14,7 @@ from observability.lines import LineWriter
 from observability.log import get_logger
 from observability.observer.content.attach import attach
 from observability.observer.content.stash import Contents
+from observability.observer.events import event_of, without_content
 from observability.observer.export import SpanExport
 from observability.observer.intake import Load
 from observability.observer.logs import LineEncoder
@@ -35,12 +36,19 @@ class RecordSinks:
         drops: DropCounters,
         tracing: tuple[SpanEncoder, SpanExport] | None,
         line_encoder: LineEncoder | None = None,
+        *,
+        content_on_spans: bool = True,
+        events: SpanExport | None = None,
     ) -> None:
+        """`events`: recorded content goes out as events too."""
         self._metrics = metrics
         self._lines = lines
         self._drops = drops
         self._tracing = tracing
+        self._content_max = None if tracing is None else tracing[0].length_max
         self._line_encoder = line_encoder or LineEncoder()
+        self._content_on_spans = content_on_spans
+        self._events = events
 
     def take(self, batch: list[Any], load: Load, settled: Callable[[int], None], contents: Contents) -> None:
         """Work through a batch: `intake.Sinks`."""
@@ -52,6 +60,8 @@ class RecordSinks:
                 self._metrics.observe(record)
             except Exception:  # noqa: BLE001  (a record that is odd in one way must not cost the other 30 of its batch)
                 _log.exception("metrics_failed")
+        if self._events is not None:
+            self._take_events(self._events, records)
         if self._tracing is not None:
             self._take_spans(*self._tracing, records, load)
         self._take_lines(records, load, lambda: settled(len(batch)))
@@ -88,7 +98,7 @@ class RecordSinks:
         reason: str | None = "behind"
         try:
             if load is Load.ALL:
-                reason = attach(record, facts, contents)
+                reason = attach(record, facts, contents, self._content_max)
             else:
                 contents.claim(facts.request_id)
         except Exception as error:  # noqa: BLE001  (as below; and nothing of what was half made)
@@ -99,7 +109,20 @@ class RecordSinks:
             record["fields"][names.SLUICEWAY_CONTENT_DROPPED] = reason
             self._drops.content(reason)
 
+    def _take_events(self, export: SpanExport, records: list[Record]) -> None:
+        for record in records:
+            try:
+                event = event_of(record)
+            except Exception as error:  # noqa: BLE001  (as below; without what it was about)
+                _log.error("event_failed", error=type(error).__name__)
+                self._drops.content("event_failed")
+                continue
+            if event is not None:
+                export.offer(event, 1)
+
     def _take_spans(self, encoder: SpanEncoder, export: SpanExport, records: list[Record], load: Load) -> None:
+        if not self._content_on_spans:
+            records = [without_content(record) for record in records]
         if export.crowded:
             records = self._spared(records, "spans_crowded")
         for record in records:

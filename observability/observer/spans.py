@@ -71,7 +71,8 @@ class SpanEncoder:
     """
 
     def __init__(self, length_max: int | None = None, *, latest: bool = False) -> None:
-        self._length_max = length_max
+        self.length_max = length_max
+        """Of an attribute's text; whoever makes a text that must not be cut blindly keeps to it."""
         self._latest = latest
         self._fields: dict[str, _Field] = {}
         self._plans: dict[tuple[str, ...], _Plan] = {}
@@ -122,7 +123,7 @@ class SpanEncoder:
     def _known(self, name: str) -> _Field:
         field = self._fields.get(name)
         if field is None:
-            field = _Field(name, self._length_max, latest=self._latest)
+            field = _Field(name, self.length_max, latest=self._latest)
             if len(self._fields) < FIELDS_KNOWN_MAX:
                 self._fields[name] = field
         return field

@@ -6,8 +6,8 @@ retries); only their encoder is too slow for us. Both have one place where bytes
 * HTTP: `OTLPSpanExporter._client.export(bytes)`, what remains of its `export` after encoding;
 * gRPC: `OTLPSpanExporter._translate_data(spans)`, which makes the message of a request.
 
-This module is the only one that knows them. Where a later version has moved them, spans take the public way, decoded
-and encoded again: slow, but they arrive. A test fails in that case, so that it does not stay unseen.
+This module is the only one that knows them, with `log_transport`. Where a later version has moved them, spans take the
+public way, decoded and encoded again: slow, but they arrive. A test fails in that case, so that it is not unseen.
 """
 
 import logging
@@ -56,7 +56,7 @@ def http_transport(exporter: HttpSpanExporter) -> Transport:
     return _PublicTransport(exporter) if seam is None else _HttpTransport(exporter, seam)
 
 
-def http_seam(exporter: HttpSpanExporter) -> Callable[[bytes], Any] | None:
+def http_seam(exporter: object) -> Callable[[bytes], Any] | None:
     """`_client.export` of an HTTP exporter, None where this version has none."""
     seam = getattr(getattr(exporter, "_client", None), "export", None)
     return seam if callable(seam) else None

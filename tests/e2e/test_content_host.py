@@ -154,3 +154,25 @@ async def test_expressions_follow_the_configuration(tmp_path: Path) -> None:
             lines = {line["sluiceway.client_request_id"]: line for line in await gateway.records(2)}
     assert "CUST-654321" in lines["before"]["gen_ai.input.messages"]
     assert "CUST" not in lines["after"]["gen_ai.input.messages"]
+
+
+async def test_content_goes_out_as_events_where_it_is_asked_for(tmp_path: Path) -> None:
+    with OtlpSink() as sink:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "EVENT_ONLY",
+        }
+        async with (
+            Simulated.running() as upstream,
+            Gateway.serving(recording(document_of(upstream.url)), tmp_path, environ=environ) as gateway,
+        ):
+            await ask(gateway.port, "one", b'{"messages":[{"role":"user","content":"hi"}],"model":"qwen-plus"}')
+            (line,) = await gateway.records(1)
+        spans, logs = sink.spans, sink.logs
+    (event,) = logs
+    (message,) = attributes_of(event)["gen_ai.input.messages"]
+    assert message == {"role": "user", "parts": [{"type": "text", "content": "hi"}]}
+    assert json.loads(line["gen_ai.input.messages"]) == [message]
+    assert spans
+    assert not [span for span in spans if "gen_ai.input.messages" in attributes_of(span)]
+    assert event.span_id in {span.span_id for span in spans}

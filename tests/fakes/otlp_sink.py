@@ -7,9 +7,11 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
@@ -18,10 +20,12 @@ def value_of(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [value_of(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: value_of(item.value) for item in value.kvlist_value.values}
     return None if kind is None else getattr(value, kind)
 
 
-def attributes_of(span: Span) -> dict[str, Any]:
+def attributes_of(span: Span | LogRecord) -> dict[str, Any]:
     """The attributes of a span as a dict; fails on a key that is there twice."""
     attributes = {item.key: value_of(item.value) for item in span.attributes}
     assert len(attributes) == len(span.attributes), "an attribute is there twice"
@@ -33,6 +37,7 @@ class SpanStore:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.logs: list[LogRecord] = []
         self.messages: list[ExportTraceServiceRequest] = []
         self.metrics: list[ExportMetricsServiceRequest] = []
         self.resource: dict[str, Any] = {}
@@ -54,6 +59,14 @@ class SpanStore:
         """Keep what a request holds."""
         with self._changed:
             self.metrics.append(message)
+            self._changed.notify_all()
+
+    def add_logs(self, message: ExportLogsServiceRequest) -> None:
+        """Keep the log records of a request."""
+        with self._changed:
+            for resource_logs in message.resource_logs:
+                for scope_logs in resource_logs.scope_logs:
+                    self.logs += scope_logs.log_records
             self._changed.notify_all()
 
     def count_refusal(self) -> None:
@@ -103,6 +116,9 @@ class OtlpSink(SpanStore):
                 if self.path == "/v1/metrics":
                     if sink.status == 200:
                         sink.add_metrics(ExportMetricsServiceRequest.FromString(body))
+                elif self.path == "/v1/logs":
+                    if sink.status == 200:
+                        sink.add_logs(ExportLogsServiceRequest.FromString(body))
                 elif sink.status == 200:
                     assert self.path == "/v1/traces", self.path
                     sink.add(ExportTraceServiceRequest.FromString(body))

@@ -19,10 +19,15 @@ SHED: Final = "shed"
 NOT_REDACTED: Final = "redaction"
 
 
-def attach(record: Record, facts: Facts, contents: Contents) -> str | None:
-    """Add what was recorded of an exchange. Answers why something of it is missing altogether, None if nothing is."""
+def attach(record: Record, facts: Facts, contents: Contents, limit: int | None = None) -> str | None:
+    """Add what was recorded of an exchange. Answers why something of it is missing altogether, None if nothing is.
+
+    `limit`: of each field, where attributes of spans have one, which would cut JSON anywhere.
+    """
     assert facts.content is not None
     max_bytes, *sides = facts.content
+    if limit is not None:
+        max_bytes = min(max_bytes, limit)
     held = contents.claim(facts.request_id)
     redaction = contents.redaction
     lost: str | None = None

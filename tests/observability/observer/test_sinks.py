@@ -179,7 +179,9 @@ async def test_a_stuck_reader_costs_content_before_lines():
         written = 0
         while not observer.dropped("lines_blocked"):
             written += 1
-            observer.sinks.take([packed(str(written), "secret plan" * 500)], Load.ALL, lambda _: None, observer.contents)
+            observer.sinks.take(
+                [packed(str(written), "secret plan" * 500)], Load.ALL, lambda _: None, observer.contents
+            )
         crowded = observer.dropped("lines_crowded", CONTENT_DROPPED)
         assert crowded
         assert crowded > observer.dropped("lines_blocked")
