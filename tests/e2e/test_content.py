@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from observability import names
-from tests.e2e.two_targets import CHAT, SSE, answer, ask, chunk, says
+from tests.e2e.two_targets import CHAT, NOBODY, SSE, answer, ask, chunk, gateway, says
 from tests.fakes.scripted import Fin, ReadRequest, Scripted, Send
 from tests.fakes.worker import UPSTREAM_KEY, FakeWorker, document_of, running
 from tests.observability.coded import encoded
@@ -211,3 +211,100 @@ async def test_a_stream_that_breaks_off_is_recorded_as_far_as_it_came():
     (message,) = said(fields, names.GEN_AI_OUTPUT_MESSAGES)
     assert message["finish_reason"] == "error"
     assert message["parts"][0]["content"] == "aho"
+
+
+async def test_a_form_is_its_fields_and_the_facts_of_its_files():
+    image = png(64, 32) + bytes(100_000)
+    parts = [
+        b'Content-Disposition: form-data; name="model"\r\n\r\nm',
+        b'Content-Disposition: form-data; name="prompt"\r\n\r\na cat',
+        b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n' + image,
+    ]
+    body = b"".join(b"--XX\r\n" + part + b"\r\n" for part in parts) + b"--XX--\r\n"
+    script = says(answer(200, b'{"data":[{"url":"https://x.example/made.png"}]}'))
+    async with recording(script, model_api={"scenario": "image"}) as (worker, upstream):
+        kind = b'multipart/form-data; boundary="XX"'
+        assert (await ask(worker, body, path=b"/v1/images/edits", kind=kind)).status == 200
+        fields = await worker.fields()
+        assert upstream.connections[0].bodies == [body]
+    (message,) = said(fields, names.GEN_AI_INPUT_MESSAGES)
+    text, blob = message["parts"]
+    assert text == {"type": "text", "content": "a cat"}
+    assert (blob["bytes"], blob["width"], blob["height"]) == (len(image), 64, 32)
+    assert blob["sha256"] == hashlib.sha256(image).hexdigest()
+    (made,) = said(fields, names.GEN_AI_OUTPUT_MESSAGES)
+    assert made["parts"] == [{"type": "uri", "modality": "image", "uri": "https://x.example/made.png"}]
+
+
+async def test_speech_is_facts():
+    audio = b"ID3" + bytes(range(256)) * 500
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: %d\r\n\r\n" % len(audio)
+    async with recording(says(head + audio), model_api={"scenario": "speech"}) as (worker, _):
+        got = await ask(worker, b'{"model":"m","input":"hello","voice":"x"}', path=b"/v1/audio/speech")
+        assert got.body == audio
+        fields = await worker.fields()
+    assert said(fields, names.GEN_AI_INPUT_MESSAGES)[0]["parts"] == [{"type": "text", "content": "hello"}]
+    (message,) = said(fields, names.GEN_AI_OUTPUT_MESSAGES)
+    (blob,) = message["parts"]
+    assert (blob["modality"], blob["mime_type"], blob["bytes"]) == ("audio", "audio/mpeg", len(audio))
+    assert blob["sha256"] == hashlib.sha256(audio).hexdigest()
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000])
+async def test_images_in_an_answer_are_facts(size):
+    image = png(64, 32) + bytes(range(256)) * (size // 256)
+    body = json.dumps({"data": [{"b64_json": base64.b64encode(image).decode()}], "created": 1}).encode()
+    async with recording(says(answer(200, body)), model_api={"scenario": "image"}) as (worker, _):
+        await ask(worker, b'{"model":"m","prompt":"a cat"}', path=b"/v1/images/generations")
+        (message,) = said(await worker.fields(), names.GEN_AI_OUTPUT_MESSAGES)
+    (blob,) = message["parts"]
+    assert blob["sha256"] == hashlib.sha256(image).hexdigest()
+
+
+async def test_a_large_event_of_a_stream_is_facts():
+    image = png(64, 32) + bytes(range(256)) * 1000
+    event = {"type": "image_generation.completed", "b64_json": base64.b64encode(image).decode()}
+    async with recording(streamed(event), model_api={"scenario": "image"}) as (worker, _):
+        await ask(worker, b'{"model":"m","prompt":"a cat","stream":true}', path=b"/v1/images/generations")
+        (message,) = said(await worker.fields(), names.GEN_AI_OUTPUT_MESSAGES)
+    (blob,) = message["parts"]
+    assert blob["sha256"] == hashlib.sha256(image).hexdigest()
+
+
+async def test_after_a_fallback_the_answer_is_that_of_who_gave_it():
+    refusal = says(answer(500, b'{"error":{"message":"first","code":"boom"}}'))
+    async with (
+        Scripted(*refusal) as one,
+        Scripted(*says(answer(200, WHOLE))) as two,
+        gateway(one, two, monitoring=RECORDED) as worker,
+    ):
+        await ask(worker)
+        fields = await worker.fields()
+        assert said(fields, names.GEN_AI_OUTPUT_MESSAGES) == AHOY
+        assert said(fields, names.GEN_AI_INPUT_MESSAGES) == QUESTION
+        assert names.SLUICEWAY_ERROR_BODY not in fields
+
+
+async def test_of_two_failures_the_one_that_the_client_got_is_recorded():
+    first, second = (says(answer(500, b'{"error":{"code":"%s"}}' % name)) for name in (b"first", b"second"))
+    async with Scripted(*first) as one, Scripted(*second) as two, gateway(one, two, monitoring=RECORDED) as worker:
+        got = await ask(worker)
+        fields = await worker.fields()
+        assert said(fields, names.SLUICEWAY_ERROR_BODY) == json.loads(got.body)
+    async with Scripted(*first) as one, gateway(one, NOBODY, monitoring=RECORDED) as worker:
+        got = await ask(worker)
+        assert b"first" in got.body
+        assert said(await worker.fields(), names.SLUICEWAY_ERROR_BODY) == json.loads(got.body)
+
+
+async def test_a_body_held_for_a_fallback_is_recorded_once():
+    text = "word " * 30_000
+    body = json.dumps({"messages": [{"role": "user", "content": text}], "model": "m"}).encode()
+    async with (
+        Scripted(*says(answer(500))) as one,
+        Scripted(*says(answer(200, WHOLE))) as two,
+        gateway(one, two, monitoring={**RECORDED, "content_max_bytes": 1_000_000}) as worker,
+    ):
+        await ask(worker, body)
+        (message,) = said(await worker.fields(), names.GEN_AI_INPUT_MESSAGES)
+    assert message["parts"] == [{"type": "text", "content": text}]

@@ -85,6 +85,8 @@ class _Resolver:
             }
         if isinstance(value, list):
             return [self.resolve(item, depth + 1) for item in value]
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:  # as JSON is written here, it has no place
+            return str(value)
         return value
 
     def _string(self, text: str) -> Any:

@@ -5,15 +5,21 @@ import json
 from concurrent import futures
 
 import grpc
+import orjson
 import pytest
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from observability import names
+from observability.facts import pack, unpack
+from observability.observation import Observation
+from observability.observer.content.attach import attach
+from observability.observer.content.stash import Contents
 from observability.observer.events import EVENT_NAME, VARIABLE, Destination, destination_of, event_of, without_content
 from observability.observer.log_transport import open_log_transport
 from observability.observer.otlp import Envelope
+from observability.sampling import TraceContext
 from tests.fakes.otlp_sink import OtlpSink, attributes_of
 from tests.observability.records import CLIENT_SPAN_ID, TRACE_ID, record
 
@@ -118,3 +124,18 @@ async def test_events_go_out_over_http(monkeypatch):
         assert await asyncio.to_thread(transport.send, Envelope({}, "s", "1").request([event]), 1)
         transport.shutdown()
         assert [log.event_name for log in sink.logs] == [EVENT_NAME]
+
+
+def test_a_limit_of_attributes_leaves_messages_valid():
+    contents = Contents()
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 1000}]}).encode()
+    frame = bytes.fromhex("0" * 32) + b"Q" + body
+    contents.take(memoryview(b"C" + len(frame).to_bytes(4, "little") + frame))
+    observation = Observation("0" * 32, TraceContext(TRACE_ID, None, None, None), "c" * 16, "d" * 16)
+    observation.outcome = names.OUTCOME_OK
+    facts = unpack(json.loads(orjson.dumps(pack(observation, 1, [65536, ["J", False, len(body)], None]))))
+    made = record()
+    assert attach(made, facts, contents, 300) is None
+    assert len(made["fields"][names.GEN_AI_INPUT_MESSAGES]) <= 300
+    assert json.loads(made["fields"][names.GEN_AI_INPUT_MESSAGES])[0]["role"] == "user"
+    assert made["fields"][names.SLUICEWAY_CONTENT_TRUNCATED] is True

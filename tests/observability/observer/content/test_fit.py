@@ -106,6 +106,13 @@ def test_anything_can_be_loaded(data, is_json, cut):
     load(data, MARK, Redaction(), is_json=is_json, cut=cut)
 
 
+@pytest.mark.parametrize(
+    "raw", [b"[NaN, 123456789012345678901234567890]", b'["\\ud800", Infinity]', b'{"\xff": [1e999, -1]}']
+)
+def test_what_only_lenient_parsers_take_is_written_as_json(raw):
+    json.loads(fit([load(raw, MARK, Redaction(), is_json=True, cut=False)], 1000).json)
+
+
 @pytest.mark.parametrize("depth", [50, 150, 5000, 100_000])
 def test_deep_nesting_ends(depth):
     tree = load(b"[" * depth + b"]" * depth, MARK, Redaction(), is_json=True, cut=False)
