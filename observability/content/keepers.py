@@ -98,13 +98,12 @@ class Keeper:
 class JsonKeeper(Keeper):
     """A JSON body: as it is where it is small, sifted where it is not."""
 
-    __slots__ = ("_limits", "_raw", "_raw_bytes", "_sift", "_whole")
+    __slots__ = ("_limits", "_raw", "_sift", "_whole")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self._limits = limits
-        self._raw: list[bytes] = []
-        self._raw_bytes = 0
+        self._raw = bytearray()  # not a list: pieces may be of a byte
         self._sift: Sift | None = None
         self._whole = False
 
@@ -118,15 +117,16 @@ class JsonKeeper(Keeper):
                 sift.feed(data)
                 self._settle(len(sift.out))
             return
-        self._raw.append(data)
-        self._raw_bytes += len(data)
-        if self._raw_bytes > RAW_BYTES_MAX:
+        if len(self._raw) + len(data) > RAW_BYTES_MAX:
             limits = self._limits
             sift = self._sift = Sift(limits.mark, string_bytes_max=limits.string_bytes, bytes_max=limits.body_bytes)
-            for piece in self._raw:
-                sift.feed(piece)
+            sift.feed(bytes(self._raw))
+            sift.feed(data)
             self._raw.clear()
-        self._settle(self._raw_bytes if sift is None else len(sift.out))
+            self._settle(len(sift.out))
+        else:
+            self._raw += data
+            self._settle(len(self._raw))
 
     def end(self) -> None:
         """The body is whole."""
@@ -137,7 +137,7 @@ class JsonKeeper(Keeper):
         sift = self._sift
         self.cut = not self._whole
         if sift is None:
-            return b"".join(self._raw)
+            return bytes(self._raw)
         sift.end()
         self.cut = self.cut or sift.full
         return bytes(sift.out)

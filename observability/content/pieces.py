@@ -1,7 +1,12 @@
 """Text that comes in deltas: put together up to a limit, with a note of how much is missing."""
 
+from typing import Final
+
 from observability.content.keepers import Limits, note_text
 from observability.wire.sift import UNKNOWN
+
+JOINED_AT: Final = 512
+"""Deltas: each costs 50 bytes beside its letters, which for a long answer would be a megabyte."""
 
 
 class Pieces:
@@ -24,7 +29,10 @@ class Pieces:
             text = text[:room]
         if not text:
             return 0
-        self._kept.append(text)
+        kept = self._kept
+        kept.append(text)
+        if len(kept) >= JOINED_AT:
+            self._kept = ["".join(kept)]
         self._room = room - len(text)
         return len(text)
 

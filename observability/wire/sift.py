@@ -91,7 +91,7 @@ class Sift:
             else:
                 quote = data.find(b'"', pos)
                 stop = quote + 1 if quote >= 0 else end
-                room = self._bytes_max - len(self.out)
+                room = self._room()
                 self.out += data[pos : min(stop, pos + room)]
                 if stop - pos > room:
                     self.full = True
@@ -109,11 +109,15 @@ class Sift:
                 self._judge(self._held)
             self._close_string(cut=True)
 
+    def _room(self) -> int:
+        """Bytes that may still be kept; a note may have gone beyond."""
+        return max(0, self._bytes_max - len(self.out))
+
     def _short_run(self, data: bytes, pos: int) -> int:
         """Where a run of short strings ends that begins here and has room."""
         if self._string_bytes_max < _SHORT_BYTES:
             return pos
-        match = _SHORT.match(data, pos, pos + self._bytes_max - len(self.out))
+        match = _SHORT.match(data, pos, pos + self._room())
         return pos if match is None else match.end()
 
     def _take(self, piece: bytes) -> None:
@@ -144,11 +148,11 @@ class Sift:
         self._digest.feed_base64(head[start.at :])
 
     def _keep(self, piece: bytes) -> None:
-        room = min(self._string_bytes_max - (len(self.out) - self._start), self._bytes_max - len(self.out))
+        room = min(self._string_bytes_max - (len(self.out) - self._start), self._room())
         if len(piece) <= room:
             self.out += piece
             return
-        self.out += piece[: max(0, room)]
+        self.out += piece[:room]
         self._lost = len(piece) - room
         self._state = _LOST
         del self.out[_whole_until(self.out, self._start) :]

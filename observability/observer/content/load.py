@@ -78,7 +78,7 @@ class _Resolver:
             return _TOO_DEEP
         if isinstance(value, dict):
             return {
-                self._string(key): REDACTED
+                self._key(key): REDACTED
                 if isinstance(item, str) and is_secret_name(key)
                 else self.resolve(item, depth + 1)
                 for key, item in value.items()
@@ -88,6 +88,10 @@ class _Resolver:
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:  # as JSON is written here, it has no place
             return str(value)
         return value
+
+    def _key(self, text: str) -> str:
+        key = self._string(text)
+        return key if isinstance(key, str) else f"[{key.media_type}]"
 
     def _string(self, text: str) -> Any:
         missing = 0

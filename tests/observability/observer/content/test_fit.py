@@ -106,9 +106,10 @@ def test_anything_can_be_loaded(data, is_json, cut):
     load(data, MARK, Redaction(), is_json=is_json, cut=cut)
 
 
-@pytest.mark.parametrize(
-    "raw", [b"[NaN, 123456789012345678901234567890]", b'["\\ud800", Infinity]', b'{"\xff": [1e999, -1]}']
-)
+LENIENT = [b"[NaN, 123456789012345678901234567890]", b'["\\ud800", Infinity]', b'{"\xff": [1e999, -1]}']
+
+
+@pytest.mark.parametrize("raw", LENIENT)
 def test_what_only_lenient_parsers_take_is_written_as_json(raw):
     json.loads(fit([load(raw, MARK, Redaction(), is_json=True, cut=False)], 1000).json)
 
@@ -128,6 +129,11 @@ def test_secrets_in_a_document_are_taken_out_wherever_they_stand():
     tree = load(json.dumps(document).encode(), MARK, Redaction(), is_json=True, cut=False)
     said = json.dumps(tree)
     assert not [secret for secret in ("sk-abcdef", "hunter2", "plain-secret", "a@example") if secret in said]
+
+
+def test_a_file_for_a_key():
+    tree = load(b'{"data:image/png;base64,AAAA": 1}', MARK, Redaction(), is_json=True, cut=False)
+    assert json.loads(fit([tree], 1000).json) == [{"[image/png]": 1}]
 
 
 def test_notes_of_others_are_no_notes():
