@@ -4,11 +4,12 @@ SIGTERM: read what is still in the sockets, write the lines, send the spans for 
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
 
-from observability import log, names
+from observability import exemplars, log, names
 from observability.counters import DropCounters
 from observability.emitter import socket_path
 from observability.exposition import METRICS_FOLDER
@@ -43,12 +44,18 @@ async def observe(index: int, runtime: Path) -> None:
             logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
     latest = names.wants_latest(os.environ)
     spans = (SpanEncoder(tracing.length_max, latest=latest), export) if export is not None else None
-    metrics = RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}", latest=latest)
+    folder = runtime / METRICS_FOLDER
+    with_exemplars = export is not None and exemplars.wanted(os.environ)
+    metrics = RecordMetrics(known=folder / f"known-{index}", latest=latest, exemplars=with_exemplars)
     sinks = RecordSinks(metrics, lines, drops, spans, LineEncoder(latest=latest))
     intake = Intake(socket_path(runtime, index), loop, sinks)
+    keeping = _Keeping(exemplars.ExemplarFile(exemplars.file_of(folder, index)), metrics, loop)
+    if with_exemplars:
+        keeping.keep()
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()
     intake.drain()
+    keeping.end()
     if not await asyncio.to_thread(lines.flush, LINES_TIMEOUT_S):
         lines.abandon()  # before the workers hear that we are gone: each line is counted by one of us only
     await asyncio.sleep(0)  # one turn of the loop: the acknowledgements of those lines
@@ -57,3 +64,28 @@ async def observe(index: int, runtime: Path) -> None:
         await asyncio.to_thread(export.close, SPANS_TIMEOUT_S)
     logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
+
+
+class _Keeping:
+    """Writes the exemplars down, again and again."""
+
+    def __init__(self, file: exemplars.ExemplarFile, metrics: RecordMetrics, loop: asyncio.AbstractEventLoop) -> None:
+        self._file = file
+        self._metrics = metrics
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def keep(self) -> None:
+        """Now, and every few seconds from now on."""
+        self._write()
+        self._timer = self._loop.call_later(exemplars.WRITE_EVERY_S, self.keep)
+
+    def end(self) -> None:
+        """The last time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):  # a disk without room: the next time may do better, and they are hints
+            self._file.write(self._metrics.exemplars())

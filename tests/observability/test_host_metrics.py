@@ -14,12 +14,13 @@ from prometheus_client import CollectorRegistry
 from observability import host_metrics, names
 from observability.board import Board
 from observability.counters import DropCounters
+from observability.exemplars import ExemplarFile, file_of, with_exemplars
 from observability.exposition import HostCollector
 from observability.host_metrics import HostMetrics
 from observability.metrics_settings import metrics_of, start_of
 from observability.observer.metrics import RecordMetrics
 from tests.fakes.otlp_sink import OtlpSink, value_of
-from tests.observability.records import record
+from tests.observability.records import SPAN_ID, TRACE_ID, record
 
 STARTED = 1_000
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
@@ -140,6 +141,21 @@ def test_delta_numbers_are_what_came_since(host, sink, tmp_path):
         counts.append((point.count, point.start_time_unix_nano, point.time_unix_nano))
     # what was refused at 5,000 is in the next one, from where the last good one ended
     assert counts == [(2, STARTED, 2_000), (0, 2_000, 3_000), (3, 3_000, 4_000), (1, 4_000, 6_000)]
+
+
+def test_exemplars_go_along_and_in_delta_only_new_ones(sink, tmp_path):
+    registry = CollectorRegistry()
+    records = RecordMetrics(registry, exemplars=True)
+    records.observe(record({names.SLUICEWAY_DURATION_MS: 15.0}))
+    ExemplarFile(file_of(tmp_path, 0)).write(records.exemplars())
+    metrics = HostMetrics(OTLPMetricExporter(), STARTED, tmp_path / "sent")
+    for _ in range(2):
+        metrics.export(with_exemplars(registry.collect(), tmp_path), 1 << 62)
+    found = [metrics_in(message)["gen_ai.server.request.duration"] for message in sink.metrics]
+    ((exemplar,), ()) = [list(_points(metric)[0].exemplars) for metric in found]
+    assert (exemplar.trace_id.hex(), exemplar.span_id.hex()) == (TRACE_ID, SPAN_ID)
+    assert exemplar.as_double == 0.015
+    assert exemplar.time_unix_nano == pytest.approx(record()["end_ns"], abs=1000)
 
 
 @pytest.mark.parametrize("content", [b"", b"[[", b"[[1]]", b"{}", b"5"])
