@@ -16,7 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics_text
 from prometheus_client.registry import Collector
 
-from observability import names
+from observability import names, queues
 from observability.board import DROP_REASONS, Board, Cell
 from observability.exemplars import with_exemplars
 from observability.tally import LABELS, request_totals
@@ -80,6 +80,7 @@ class HostCollector(Collector):
         yield dropped
         yield self._requests()
         yield from self._gauges()
+        yield from self._queues()
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
@@ -90,6 +91,19 @@ class HostCollector(Collector):
         for labels, count in request_totals(self._folder).items():
             family.add_metric(labels, count)
         return family
+
+    def _queues(self) -> Iterator[Metric]:
+        spans, lines = (
+            GaugeMetricFamily(names.prometheus_name(name, "bytes"), text, labels=("observer",))
+            for name, text in (
+                (names.SLUICEWAY_SPANS_QUEUED, "Spans waiting for the collector"),
+                (names.SLUICEWAY_LINES_QUEUED, "Lines waiting for who reads them"),
+            )
+        )
+        for observer, queued in queues.read(self._folder):
+            spans.add_metric((observer,), queued.spans)
+            lines.add_metric((observer,), queued.lines)
+        yield from (spans, lines)
 
     def _gauges(self) -> Iterator[Metric]:
         for name, unit, cell, text in (

@@ -73,11 +73,12 @@ _COUNTS: Final = (
     (names.SLUICEWAY_CONNECTIONS, "{connection}"),
     (names.SLUICEWAY_CONFIG_GENERATION, "1"),
 )
+_BYTES: Final = (names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_QUEUED, names.SLUICEWAY_LINES_QUEUED)
 _KNOWN: Final = {
     **{names.prometheus_name(name, "seconds"): (name, "s") for name in _SECONDS},
     **{names.prometheus_name(name): (name, "{token}") for name in _TOKENS},
     **{names.prometheus_name(name): (name, unit) for name, unit in _COUNTS},
-    names.prometheus_name(names.SLUICEWAY_RECORDS_QUEUED, "bytes"): (names.SLUICEWAY_RECORDS_QUEUED, "By"),
+    **{names.prometheus_name(name, "bytes"): (name, "By") for name in _BYTES},
 }
 """Prometheus' name of a family → OpenTelemetry's, and its unit."""
 

@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
-from observability import exemplars, log, names
+from observability import exemplars, log, names, queues
 from observability.counters import DropCounters
 from observability.emitter import socket_path
 from observability.exposition import METRICS_FOLDER
@@ -49,43 +50,46 @@ async def observe(index: int, runtime: Path) -> None:
     metrics = RecordMetrics(known=folder / f"known-{index}", latest=latest, exemplars=with_exemplars)
     sinks = RecordSinks(metrics, lines, drops, spans, LineEncoder(latest=latest))
     intake = Intake(socket_path(runtime, index), loop, sinks)
-    keeping = _Keeping(exemplars.ExemplarFile(exemplars.file_of(folder, index)), metrics, loop)
-    if with_exemplars:
-        keeping.keep()
+    exemplar_file = exemplars.ExemplarFile(exemplars.file_of(folder, index))
+
+    def write_notes() -> None:
+        waiting = export.waiting_bytes if export is not None else 0
+        queues.write(folder, index, queues.Queued(waiting, lines.waiting_bytes))
+        if with_exemplars:
+            exemplar_file.write(metrics.exemplars())
+
+    notes = _Notes(loop, write_notes)
+    notes.keep()
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()
     intake.drain()
-    keeping.end()
     if not await asyncio.to_thread(lines.flush, LINES_TIMEOUT_S):
         lines.abandon()  # before the workers hear that we are gone: each line is counted by one of us only
     await asyncio.sleep(0)  # one turn of the loop: the acknowledgements of those lines
     intake.close()
     if export is not None:
         await asyncio.to_thread(export.close, SPANS_TIMEOUT_S)
+    notes.end()
     logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
 
 
-class _Keeping:
-    """Writes the exemplars down, again and again."""
+class _Notes:
+    """What an observer writes down for control, again and again: exemplars, and how full its queues are."""
 
-    def __init__(self, file: exemplars.ExemplarFile, metrics: RecordMetrics, loop: asyncio.AbstractEventLoop) -> None:
-        self._file = file
-        self._metrics = metrics
+    def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[], None]) -> None:
         self._loop = loop
+        self._write = write
         self._timer: asyncio.TimerHandle | None = None
 
     def keep(self) -> None:
         """Now, and every few seconds from now on."""
-        self._write()
+        with contextlib.suppress(OSError):  # a disk without room: the next time may do better
+            self._write()
         self._timer = self._loop.call_later(exemplars.WRITE_EVERY_S, self.keep)
 
     def end(self) -> None:
         """The last time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._write()
-
-    def _write(self) -> None:
-        with contextlib.suppress(OSError):  # a disk without room: the next time may do better, and they are hints
-            self._file.write(self._metrics.exemplars())
+        self.keep()
+        assert self._timer is not None
+        self._timer.cancel()

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Exemplar, Timestamp
 
+from observability import queues
 from observability.board import Board, Cell
 from observability.exemplars import EXEMPLARS_MAX, ExemplarFile, Seen, Trace, file_of, wanted
 from observability.exposition import exposition, openmetrics, wants_openmetrics
@@ -77,6 +78,23 @@ def test_the_whole_host_is_added_up(runtime, board):
     assert values["sluiceway_config_generation", "1"] == 3
     assert values["sluiceway_connections", "1"] == 9
     assert values["sluiceway_records_queued_bytes", "1"] == 4096
+
+
+def test_the_depth_of_the_observers_queues(runtime, board):
+    queues.write(runtime / "metrics", 0, queues.Queued(7, 3))
+    queues.write(runtime / "metrics", 0, queues.Queued(70, 30))
+    queues.write(runtime / "metrics", 1, queues.Queued(5, 0))
+    (runtime / "metrics" / "queues-2.json").write_bytes(b"[1")
+    values = values_of(exposition(runtime, board))
+    depths = {
+        key: value for key, value in values.items() if key[0].endswith("s_queued_bytes") and "record" not in key[0]
+    }
+    assert depths == {
+        ("sluiceway_spans_queued_bytes", "0"): 70,
+        ("sluiceway_spans_queued_bytes", "1"): 5,
+        ("sluiceway_lines_queued_bytes", "0"): 30,
+        ("sluiceway_lines_queued_bytes", "1"): 0,
+    }
 
 
 TRACE = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1_700_000_000.25)
