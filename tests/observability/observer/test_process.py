@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from benchmarks.observer import sample_record
+from observability import queues
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 GRPC = ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
@@ -49,6 +50,7 @@ def test_exemplars_are_written_where_there_are_spans(tmp_path, environ, seen):
             assert int.from_bytes(worker.recv(8), "little") == 1
 
     lines_of(tmp_path, environ | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}, hand_over)
+    assert list(queues.read(tmp_path / "metrics")) == [("0", queues.Queued(0, 0))]
     path = tmp_path / "metrics" / "exemplars-0.json"
     assert path.exists() is seen
     if seen:
