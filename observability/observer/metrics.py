@@ -126,11 +126,10 @@ class RecordMetrics:
         known: Path | None = None,
         *,
         latest: bool = False,
-        exemplars: bool = False,
     ) -> None:
         """`known`: beginning of the names of the files with the known names, one for each observer of a host.
 
-        `latest`: by the latest conventions (`names.LATEST_OPT_IN`). `exemplars`: remember the traces that are sampled.
+        `latest`: by the latest conventions (`names.LATEST_OPT_IN`).
         """
         text = "The upstream's time: first attempt until the response was whole"
         self.operation_duration = self.inference_duration = _histogram(
@@ -167,13 +166,17 @@ class RecordMetrics:
             ("model_api", "service", "verdict"),
             registry=registry,
         )
-        self._exemplars = exemplars
+        self._exemplars = False
         self._models = _Names(MODELS_MAX, OTHER, known and known.with_suffix(".models"))
         self._error_types = _Names(ERROR_TYPES_MAX, OTHER_ERROR, known and known.with_suffix(".error_types"))
         self._series: dict[_Key, _Series] = {}
         self._overhead: dict[str, QuickHistogram] = {}
         self._attempts: dict[tuple[str, str, str], Counter] = {}
         self._costs: dict[tuple[str, str, str, str, str], Counter] = {}
+
+    def keep_exemplars(self) -> None:
+        """From now on, of the requests that are traced."""
+        self._exemplars = True
 
     def exemplars(self) -> Iterator[Seen]:
         """What was seen last in each bucket."""

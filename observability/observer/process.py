@@ -4,19 +4,18 @@ SIGTERM: read what is still in the sockets, write the lines, send the spans for 
 """
 
 import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
-from observability import exemplars, log, names, queues
+from observability import log, names
 from observability.counters import DropCounters
 from observability.emitter import socket_path
 from observability.exposition import METRICS_FOLDER
 from observability.observer.intake import Intake
 from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
+from observability.observer.notes import Notes
 from observability.observer.sinks import RecordSinks
 from observability.observer.spans import SpanEncoder
 from observability.observer.tracing import open_export, tracing_of
@@ -45,20 +44,10 @@ async def observe(index: int, runtime: Path) -> None:
             logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
     latest = names.wants_latest(os.environ)
     spans = (SpanEncoder(tracing.length_max, latest=latest), export) if export is not None else None
-    folder = runtime / METRICS_FOLDER
-    with_exemplars = export is not None and exemplars.wanted(os.environ)
-    metrics = RecordMetrics(known=folder / f"known-{index}", latest=latest, exemplars=with_exemplars)
+    metrics = RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}", latest=latest)
     sinks = RecordSinks(metrics, lines, drops, spans, LineEncoder(latest=latest))
     intake = Intake(socket_path(runtime, index), loop, sinks)
-    exemplar_file = exemplars.ExemplarFile(exemplars.file_of(folder, index))
-
-    def write_notes() -> None:
-        waiting = export.waiting_bytes if export is not None else 0
-        queues.write(folder, index, queues.Queued(waiting, lines.waiting_bytes))
-        if with_exemplars:
-            exemplar_file.write(metrics.exemplars())
-
-    notes = _Notes(loop, write_notes)
+    notes = Notes(runtime / METRICS_FOLDER, index, metrics, lines, export)
     notes.keep()
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()
@@ -72,24 +61,3 @@ async def observe(index: int, runtime: Path) -> None:
     notes.end()
     logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
-
-
-class _Notes:
-    """What an observer writes down for control, again and again: exemplars, and how full its queues are."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[], None]) -> None:
-        self._loop = loop
-        self._write = write
-        self._timer: asyncio.TimerHandle | None = None
-
-    def keep(self) -> None:
-        """Now, and every few seconds from now on."""
-        with contextlib.suppress(OSError):  # a disk without room: the next time may do better
-            self._write()
-        self._timer = self._loop.call_later(exemplars.WRITE_EVERY_S, self.keep)
-
-    def end(self) -> None:
-        """The last time."""
-        self.keep()
-        assert self._timer is not None
-        self._timer.cancel()

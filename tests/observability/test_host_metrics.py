@@ -145,7 +145,8 @@ def test_delta_numbers_are_what_came_since(host, sink, tmp_path):
 
 def test_exemplars_go_along_and_in_delta_only_new_ones(sink, tmp_path):
     registry = CollectorRegistry()
-    records = RecordMetrics(registry, exemplars=True)
+    records = RecordMetrics(registry)
+    records.keep_exemplars()
     records.observe(record({names.SLUICEWAY_DURATION_MS: 15.0}))
     ExemplarFile(file_of(tmp_path, 0)).write(records.exemplars())
     metrics = HostMetrics(OTLPMetricExporter(), STARTED, tmp_path / "sent")

@@ -153,7 +153,8 @@ def test_error_types_and_label_sets_are_bounded(registry, observed):
 
 
 def test_each_bucket_remembers_the_last_trace_that_was_sampled():
-    observed = RecordMetrics(CollectorRegistry(), exemplars=True)
+    observed = RecordMetrics(CollectorRegistry())
+    observed.keep_exemplars()
     for number, took_ms in enumerate((15.0, 15.5, 90.0, 14.0)):
         sampled = number != 3
         observed.observe(
