@@ -1,12 +1,20 @@
 """The metrics of a host over OTLP: read back from a collector, by the real exporter."""
 
 import itertools
+import os
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
+import orjson
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from prometheus_client import CollectorRegistry
@@ -17,7 +25,8 @@ from observability.counters import DropCounters
 from observability.exemplars import ExemplarFile, file_of, with_exemplars
 from observability.exposition import HostCollector
 from observability.host_metrics import HostMetrics
-from observability.metrics_settings import metrics_of, start_of
+from observability.lines import LineWriter
+from observability.metrics_settings import metrics_of, open_exporter, start_of
 from observability.observer.metrics import RecordMetrics
 from tests.fakes.otlp_sink import OtlpSink, value_of
 from tests.observability.records import SPAN_ID, TRACE_ID, record
@@ -217,6 +226,55 @@ def test_of_several_messages_each_counts_for_itself(host, tmp_path, monkeypatch)
                     total += sum(point.count for point in metric.data.data_points)
         host.records.observe(record({names.GEN_AI_REQUEST_MODEL: "m-0"}))
     assert 0 < total <= 20 + 11, "nothing twice"
+
+
+class _Servicer(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self) -> None:
+        self.messages: list[ExportMetricsServiceRequest] = []
+
+    def Export(self, request, context):
+        self.messages.append(request)
+        return ExportMetricsServiceResponse()
+
+
+def opened(environ: dict[str, str]) -> tuple[MetricExporter, int, LineWriter]:
+    """The exporter that an environment asks for, and what it would write on stdout."""
+    reader, writer = os.pipe()
+    lines = LineWriter(writer)
+    return open_exporter(environ, metrics_of(environ), lines), reader, lines
+
+
+def test_over_grpc(host, monkeypatch):
+    servicer = _Servicer()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(servicer, server)
+    endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    for name, value in (("ENDPOINT", endpoint), ("PROTOCOL", "grpc"), ("COMPRESSION", "gzip")):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    exporter, reader, lines = opened(dict(os.environ))
+    host.records.observe(record())
+    try:
+        metrics = HostMetrics(exporter, STARTED, None)
+        assert metrics.export(host.registry.collect(), 2_000)
+        metrics.shutdown()
+    finally:
+        server.stop(None).wait()
+        lines.close(5)
+        os.close(reader)
+    (message,) = servicer.messages
+    (point,) = _points(metrics_in(message)["gen_ai.server.request.duration"])
+    assert point.count == 1
+
+
+def test_the_console_has_one_line(host):
+    exporter, reader, lines = opened({"OTEL_METRICS_EXPORTER": "console"})
+    host.records.observe(record())
+    assert HostMetrics(exporter, STARTED, None).export(host.registry.collect(), 2_000)
+    assert lines.flush(5)
+    (line,) = os.read(reader, 1 << 20).splitlines()
+    os.close(reader)
+    assert orjson.loads(line)["resource_metrics"]
 
 
 @pytest.mark.parametrize(
