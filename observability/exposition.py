@@ -13,13 +13,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics_text
 from prometheus_client.registry import Collector
 
-from observability import names
+from observability import names, queues
 from observability.board import DROP_REASONS, Board, Cell
+from observability.exemplars import with_exemplars
 from observability.tally import LABELS, request_totals
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+OPENMETRICS_CONTENT_TYPE = openmetrics_text.CONTENT_TYPE_LATEST
 
 METRICS_FOLDER = "metrics"
 """In the runtime directory: the value of PROMETHEUS_MULTIPROC_DIR."""
@@ -35,15 +38,33 @@ def exposition(runtime_dir: Path, board: Board) -> bytes:
     return generate_latest(registry)
 
 
+def openmetrics(runtime_dir: Path, board: Board) -> bytes:
+    """The same as `OPENMETRICS_CONTENT_TYPE`, with exemplars: traces that are behind the buckets."""
+    registry = CollectorRegistry()
+    registry.register(HostCollector(runtime_dir / METRICS_FOLDER, board, exemplars=True))
+    text: bytes = openmetrics_text.generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Does a scraper that sends this `Accept` take OpenMetrics? Prometheus asks for it where exemplars are on."""
+    return any(part.split(";")[0].strip() == "application/openmetrics-text" for part in accept.split(","))
+
+
 class HostCollector(Collector):
     """The files of a folder and the rows of a board as one set of metric families."""
 
-    def __init__(self, folder: Path, board: Board) -> None:
+    def __init__(self, folder: Path, board: Board, *, exemplars: bool = False) -> None:
+        """`exemplars`: with those that observers have written down, where the reader can use them."""
         self._folder = folder
         self._board = board
+        self._exemplars = exemplars
 
     def collect(self) -> Iterable[Metric]:
         """All families; drops are one family, whoever counted them."""
+        return with_exemplars(self._collect(), self._folder) if self._exemplars else self._collect()
+
+    def _collect(self) -> Iterator[Metric]:
         dropped = CounterMetricFamily(
             names.prometheus_name(names.SLUICEWAY_RECORDS_DROPPED),
             "Requests that have no line in the log, by reason",
@@ -59,6 +80,7 @@ class HostCollector(Collector):
         yield dropped
         yield self._requests()
         yield from self._gauges()
+        yield from self._queues()
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
@@ -69,6 +91,19 @@ class HostCollector(Collector):
         for labels, count in request_totals(self._folder).items():
             family.add_metric(labels, count)
         return family
+
+    def _queues(self) -> Iterator[Metric]:
+        spans, lines = (
+            GaugeMetricFamily(names.prometheus_name(name, "bytes"), text, labels=("observer",))
+            for name, text in (
+                (names.SLUICEWAY_SPANS_QUEUED, "Spans waiting for the collector"),
+                (names.SLUICEWAY_LINES_QUEUED, "Lines waiting for who reads them"),
+            )
+        )
+        for observer, queued in queues.read(self._folder):
+            spans.add_metric((observer,), queued.spans)
+            lines.add_metric((observer,), queued.lines)
+        yield from (spans, lines)
 
     def _gauges(self) -> Iterator[Metric]:
         for name, unit, cell, text in (

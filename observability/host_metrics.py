@@ -14,9 +14,10 @@ Imports OpenTelemetry, 25 MB: only where it is wanted (`observability.metrics_se
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
@@ -33,6 +34,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import Metric as Family
+from prometheus_client.samples import Exemplar as FamilyExemplar
 
 from observability import names
 from observability.environment import SCOPE, resource, scope_version
@@ -71,11 +73,12 @@ _COUNTS: Final = (
     (names.SLUICEWAY_CONNECTIONS, "{connection}"),
     (names.SLUICEWAY_CONFIG_GENERATION, "1"),
 )
+_BYTES: Final = (names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_QUEUED, names.SLUICEWAY_LINES_QUEUED)
 _KNOWN: Final = {
     **{names.prometheus_name(name, "seconds"): (name, "s") for name in _SECONDS},
     **{names.prometheus_name(name): (name, "{token}") for name in _TOKENS},
     **{names.prometheus_name(name): (name, unit) for name, unit in _COUNTS},
-    names.prometheus_name(names.SLUICEWAY_RECORDS_QUEUED, "bytes"): (names.SLUICEWAY_RECORDS_QUEUED, "By"),
+    **{names.prometheus_name(name, "bytes"): (name, "By") for name in _BYTES},
 }
 """Prometheus' name of a family → OpenTelemetry's, and its unit."""
 
@@ -101,6 +104,16 @@ _Numbers = list[float]
 """Of a counter its one; of a histogram the counts of its buckets, the last one's without a bound, and the sum."""
 
 _log = get_logger(__name__)
+
+
+class _Series(NamedTuple):
+    """One line of a family."""
+
+    labels: _Labels
+    numbers: _Numbers
+    bounds: Sequence[float] = ()
+    """Of a histogram's buckets, but for the last."""
+    exemplars: Sequence[Exemplar] = ()
 
 
 class HostMetrics:
@@ -148,18 +161,16 @@ class HostMetrics:
                     yield metrics, numbers
                     metrics, numbers = [], {}
                 metrics.append(self._metric(family, part, now_ns))
-                numbers.update({(family.name, labels): values for labels, values, _ in part})
+                numbers.update({(family.name, one.labels): one.numbers for one in part})
         if metrics:
             yield metrics, numbers
 
-    def _metric(
-        self, family: Family, series: Sequence[tuple[_Labels, _Numbers, Sequence[float]]], now_ns: int
-    ) -> Metric:
+    def _metric(self, family: Family, series: Sequence[_Series], now_ns: int) -> Metric:
         name, unit = _KNOWN[family.name]
         temporality = AggregationTemporality.CUMULATIVE if self._sent is None else AggregationTemporality.DELTA
         data: Sum | Gauge | Histogram
         if family.type == "gauge":
-            points = [_number(labels, values[0], self._started_ns, now_ns) for labels, values, _ in series]
+            points = [_number(one.labels, one.numbers[0], self._started_ns, now_ns) for one in series]
             data = Gauge(points)
             if name in _ADDED_UP:
                 data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=False)
@@ -167,27 +178,34 @@ class HostMetrics:
             data = Histogram([self._histogram(family.name, one, now_ns) for one in series], temporality)
         else:
             counts: list[NumberDataPoint] = []
-            for labels, values, _ in series:
-                since_ns, (added,) = self._added(family.name, labels, values)
-                counts.append(_number(labels, added, since_ns, now_ns, whole=name != names.SLUICEWAY_COST))
+            for one in series:
+                since_ns, (added,) = self._added(family.name, one)
+                counts.append(_number(one.labels, added, since_ns, now_ns, whole=name != names.SLUICEWAY_COST))
             data = Sum(counts, temporality, is_monotonic=True)
         return Metric(name, family.documentation, unit, data)
 
-    def _histogram(
-        self, family: str, one: tuple[_Labels, _Numbers, Sequence[float]], now_ns: int
-    ) -> HistogramDataPoint:
-        labels, values, bounds = one
-        since_ns, added = self._added(family, labels, values)
+    def _histogram(self, family: str, one: _Series, now_ns: int) -> HistogramDataPoint:
+        since_ns, added = self._added(family, one)
         counts = [round(count) for count in added[:-1]]
+        exemplars = [exemplar for exemplar in one.exemplars if exemplar.time_unix_nano >= since_ns]
         nothing: Any = None  # least and greatest are in no file
         return HistogramDataPoint(
-            _attributes(labels), since_ns, now_ns, sum(counts), added[-1], counts, bounds, nothing, nothing
+            _attributes(one.labels),
+            since_ns,
+            now_ns,
+            sum(counts),
+            added[-1],
+            counts,
+            one.bounds,
+            nothing,
+            nothing,
+            exemplars,
         )
 
-    def _added(self, family: str, labels: _Labels, values: _Numbers) -> tuple[int, _Numbers]:
+    def _added(self, family: str, one: _Series) -> tuple[int, _Numbers]:
         if self._sent is None:
-            return self._started_ns, values
-        return self._sent.since_ns(family, labels), self._sent.added(family, labels, values)
+            return self._started_ns, one.numbers
+        return self._sent.since_ns(family, one.labels), self._sent.added(family, one.labels, one.numbers)
 
 
 class _Sent:
@@ -231,27 +249,35 @@ class _Sent:
             _log.warning("metrics_not_remembered", reason=str(error))
 
 
-def _series(family: Family) -> Iterator[tuple[_Labels, _Numbers, Sequence[float]]]:
-    """Labels, numbers and bounds of each series of a family."""
+def _series(family: Family) -> Iterator[_Series]:
+    """Every series of a family."""
     if family.type != "histogram":
         for sample in family.samples:
             if sample.name.endswith("_created"):  # of counts in memory; files have none
                 continue
-            yield tuple(sorted(sample.labels.items())), [float(sample.value)], ()
+            yield _Series(tuple(sorted(sample.labels.items())), [float(sample.value)])
         return
     buckets: dict[_Labels, dict[float, float]] = {}
     sums: dict[_Labels, float] = {}
+    exemplars: dict[_Labels, list[Exemplar]] = {}
     for sample in family.samples:
         labels = tuple(sorted(item for item in sample.labels.items() if item[0] != "le"))
         if "le" in sample.labels:
             buckets.setdefault(labels, {})[float(sample.labels["le"])] = float(sample.value)
+            if sample.exemplar is not None:
+                exemplars.setdefault(labels, []).append(_exemplar(sample.exemplar))
         elif sample.name.endswith("_sum"):
             sums[labels] = float(sample.value)
     for labels, counted in buckets.items():
         bounds = sorted(counted)
         totals = [0.0, *(counted[bound] for bound in bounds)]
         numbers = [upper - lower for lower, upper in pairwise(totals)]
-        yield labels, [*numbers, sums.get(labels, 0.0)], bounds[:-1]
+        yield _Series(labels, [*numbers, sums.get(labels, 0.0)], bounds[:-1], exemplars.get(labels, ()))
+
+
+def _exemplar(kept: FamilyExemplar) -> Exemplar:
+    ids = {name: int(digits, 16) for name, digits in kept.labels.items()}
+    return Exemplar({}, kept.value, round(float(kept.timestamp or 0) * 1e9), ids["span_id"], ids["trace_id"])
 
 
 def _number(labels: _Labels, value: float, since_ns: int, now_ns: int, *, whole: bool = True) -> NumberDataPoint:

@@ -62,6 +62,11 @@ class LineWriter:
         self._thread.start()
 
     @property
+    def waiting_bytes(self) -> int:
+        """Of lines taken and not written."""
+        return self._waiting_bytes
+
+    @property
     def crowded(self) -> bool:
         """Is more than half of the room taken? A reader that keeps up leaves all but a few lines of it free."""
         return self._waiting_bytes > self._limit_bytes // 2

@@ -61,7 +61,7 @@ class MetricsThread:
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics
             _log.error("environment_not_understood", complaint=f"{error!r}; no metrics are sent")
             return
-        collector = HostCollector(self._runtime / METRICS_FOLDER, self._board)
+        collector = HostCollector(self._runtime / METRICS_FOLDER, self._board, exemplars=True)
         stopped = False
         while not stopped:
             stopped = self._stop.wait(settings.interval_s)

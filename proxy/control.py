@@ -36,7 +36,13 @@ from aiohttp.typedefs import Handler
 
 from observability.board import Board
 from observability.descriptors import open_standard_descriptors
-from observability.exposition import CONTENT_TYPE, exposition
+from observability.exposition import (
+    CONTENT_TYPE,
+    OPENMETRICS_CONTENT_TYPE,
+    exposition,
+    openmetrics,
+    wants_openmetrics,
+)
 from observability.log import get_logger, set_up
 from observability.metrics_thread import MetricsThread
 from proxy import runtime
@@ -117,6 +123,9 @@ def application(host: Host) -> web.Application:
             raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"}, text="the admin token is needed")
         # One at a time, in a thread: it reads the files of all processes, and a probe must not wait for that.
         async with asyncio.timeout(SCRAPE_S_MAX), scraping:
+            if wants_openmetrics(request.headers.get(hdrs.ACCEPT, "")):
+                body = await asyncio.to_thread(openmetrics, host.runtime, host.board)
+                return web.Response(body=body, headers={hdrs.CONTENT_TYPE: OPENMETRICS_CONTENT_TYPE})
             body = await asyncio.to_thread(host.metrics, host.runtime, host.board)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 

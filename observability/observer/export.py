@@ -90,6 +90,11 @@ class SpanExport:
             thread.start()
 
     @property
+    def waiting_bytes(self) -> int:
+        """Of spans taken and not on their way."""
+        return self._waiting_bytes
+
+    @property
     def crowded(self) -> bool:
         """Is more than half of the queue taken? A collector that keeps up leaves all but a second of it free."""
         return self._waiting_bytes > self._queue_bytes_max // 2

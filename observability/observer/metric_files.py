@@ -56,6 +56,14 @@ def _counting(library: type[Any]) -> type[Any]:
             with lock:  # to read, add and write is three steps
                 self._file.cells[cell] += amount
 
+        def add(self, amount: float) -> None:
+            """The same for a number that only one thread adds to."""
+            cell = self._cell
+            if cell is None:
+                super().inc(amount)
+            else:
+                self._file.cells[cell] += amount
+
         def get(self) -> float:
             """The number now."""
             return float(self._file.cells[self._cell]) if self._cell is not None else float(super().get())

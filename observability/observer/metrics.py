@@ -10,13 +10,15 @@ models are no longer told apart. The names are kept in files too: the counts of 
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from observability import names, whole_lines
+from observability.exemplars import Seen, Trace
 from observability.observer.quick_histogram import QuickHistogram
 from observability.observer.token_metrics import InferenceUsage, TokenMetrics, TokenUsage
 from observability.record import Record
@@ -85,24 +87,24 @@ class _Series:
         self.key = key
         self._of = of
         self.request = of.request_duration.labels(*key)
-        self.duration: Histogram | None = None
-        self.ttft: Histogram | None = None
-        self.per_token: Histogram | None = None
+        self.duration: QuickHistogram | None = None
+        self.ttft: QuickHistogram | None = None
+        self.per_token: QuickHistogram | None = None
 
-    def observe_duration(self, duration_s: float) -> None:
+    def observe_duration(self, duration_s: float, trace: Trace | None) -> None:
         if self.duration is None:
             self.duration = self._of.duration_of(self.key[0]).labels(*self.key)
-        self.duration.observe(duration_s)
+        self.duration.count(duration_s, trace)
 
-    def observe_ttft(self, ttft_s: float) -> None:
+    def observe_ttft(self, ttft_s: float, trace: Trace | None) -> None:
         if self.ttft is None:
             self.ttft = self._of.time_to_first_token.labels(*self.key)
-        self.ttft.observe(ttft_s)
+        self.ttft.count(ttft_s, trace)
 
-    def observe_per_token(self, per_token_s: float) -> None:
+    def observe_per_token(self, per_token_s: float, trace: Trace | None) -> None:
         if self.per_token is None:
             self.per_token = self._of.time_per_output_token.labels(*self.key)
-        self.per_token.observe(per_token_s)
+        self.per_token.count(per_token_s, trace)
 
 
 def _histogram(
@@ -111,7 +113,7 @@ def _histogram(
     buckets: tuple[float, ...],
     registry: CollectorRegistry | None,
     labels: tuple[str, ...] = _LABELS,
-) -> Histogram:
+) -> QuickHistogram:
     return QuickHistogram(names.prometheus_name(name, "seconds"), text, labels, buckets=buckets, registry=registry)
 
 
@@ -119,7 +121,11 @@ class RecordMetrics:
     """All metrics that come from records; one instance in a process."""
 
     def __init__(
-        self, registry: CollectorRegistry | None = None, known: Path | None = None, *, latest: bool = False
+        self,
+        registry: CollectorRegistry | None = None,
+        known: Path | None = None,
+        *,
+        latest: bool = False,
     ) -> None:
         """`known`: beginning of the names of the files with the known names, one for each observer of a host.
 
@@ -160,14 +166,32 @@ class RecordMetrics:
             ("model_api", "service", "verdict"),
             registry=registry,
         )
+        self._exemplars = False
         self._models = _Names(MODELS_MAX, OTHER, known and known.with_suffix(".models"))
         self._error_types = _Names(ERROR_TYPES_MAX, OTHER_ERROR, known and known.with_suffix(".error_types"))
         self._series: dict[_Key, _Series] = {}
-        self._overhead: dict[str, Histogram] = {}
+        self._overhead: dict[str, QuickHistogram] = {}
         self._attempts: dict[tuple[str, str, str], Counter] = {}
         self._costs: dict[tuple[str, str, str, str, str], Counter] = {}
 
-    def duration_of(self, operation: str) -> Histogram:
+    def keep_exemplars(self) -> None:
+        """From now on, of the requests that are traced."""
+        self._exemplars = True
+
+    def exemplars(self) -> Iterator[Seen]:
+        """What was seen last in each bucket."""
+        for histogram in (
+            self.request_duration,
+            self.operation_duration,
+            *((self.inference_duration,) if self.inference_duration is not self.operation_duration else ()),
+            self.time_to_first_token,
+            self.time_per_output_token,
+            self.overhead,
+            *self._tokens.histograms,
+        ):
+            yield from histogram.exemplars()
+
+    def duration_of(self, operation: str) -> QuickHistogram:
         """Of the upstream's time: the latest conventions have two."""
         return self.inference_duration if operation in names.INFERENCE else self.operation_duration
 
@@ -177,12 +201,15 @@ class RecordMetrics:
             return
         fields = record["fields"]
         model_api: str = fields.get(names.SLUICEWAY_MODEL_API, "")
+        trace = None
+        if self._exemplars and record["sampled"] and record["tracing"]:
+            trace = Trace(record["trace_id"], record["span_id"], record["end_ns"] / 1e9)
         overhead_ms = fields.get(names.SLUICEWAY_OVERHEAD_MS)
         if overhead_ms is not None:
             overhead = self._overhead.get(model_api)
             if overhead is None:
                 overhead = self._overhead[model_api] = self.overhead.labels(model_api)
-            overhead.observe(overhead_ms / 1e3)
+            overhead.count(overhead_ms / 1e3, trace)
         images = fields.get(names.SLUICEWAY_USAGE_IMAGES)
         if images:
             self.images.labels(model_api).inc(images)
@@ -190,7 +217,7 @@ class RecordMetrics:
             self._add_cost(fields, model_api)
         self._count_attempts(record, model_api)
         if names.GEN_AI_OPERATION_NAME in fields:
-            self._observe_operation(record, fields, self._series_of(fields, model_api))
+            self._observe_operation(record, fields, self._series_of(fields, model_api), trace)
 
     def _add_cost(self, fields: dict[str, Any], model_api: str) -> None:
         model = self._models.bounded(fields.get(names.SLUICEWAY_UPSTREAM_MODEL, ""))
@@ -211,22 +238,22 @@ class RecordMetrics:
                 counter = self._attempts[key] = self.attempts.labels(*key)
             counter.inc()
 
-    def _observe_operation(self, record: Record, fields: dict[str, Any], series: _Series) -> None:
-        series.request.observe(fields.get(names.SLUICEWAY_DURATION_MS, 0) / 1e3)
+    def _observe_operation(self, record: Record, fields: dict[str, Any], series: _Series, trace: Trace | None) -> None:
+        series.request.count(fields.get(names.SLUICEWAY_DURATION_MS, 0) / 1e3, trace)
         client = record.get("client")
         if client is not None:
-            series.observe_duration((client["end_ns"] - client["start_ns"]) / 1e9)
+            series.observe_duration((client["end_ns"] - client["start_ns"]) / 1e9, trace)
         output_tokens = None
         if fields.get(names.SLUICEWAY_USAGE_SOURCE) in _REPORTED:
-            self._tokens.observe(series.key, fields)
+            self._tokens.observe(series.key, fields, trace)
             output_tokens = fields.get(names.GEN_AI_USAGE_OUTPUT_TOKENS)
         ttft_ms = fields.get(names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS)
         if ttft_ms is None or fields.get(names.SLUICEWAY_OUTCOME) != names.OUTCOME_OK:
             return
-        series.observe_ttft(ttft_ms / 1e3)
+        series.observe_ttft(ttft_ms / 1e3, trace)
         if client is not None and output_tokens is not None and output_tokens > 1:
             after_first_s = (client["end_ns"] - record["start_ns"]) / 1e9 - ttft_ms / 1e3
-            series.observe_per_token(max(0.0, after_first_s) / (output_tokens - 1))
+            series.observe_per_token(max(0.0, after_first_s) / (output_tokens - 1), trace)
 
     def _series_of(self, fields: dict[str, Any], model_api: str) -> _Series:
         key = (

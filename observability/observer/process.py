@@ -19,6 +19,7 @@ from observability.observer.export import SpanExport
 from observability.observer.intake import Intake
 from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
+from observability.observer.notes import Notes
 from observability.observer.sinks import RecordSinks
 from observability.observer.spans import SpanEncoder
 from observability.observer.tracing import open_export, tracing_of
@@ -59,6 +60,8 @@ async def observe(index: int, runtime: Path) -> None:
         events=events,
     )
     intake = Intake(socket_path(runtime, index), loop, sinks)
+    notes = Notes(runtime / METRICS_FOLDER, index, metrics, lines, export)
+    notes.keep()
     logger.info("observer_started", index=index, tracing=list(tracing.exporters))
     await stop.wait()
     intake.drain()
@@ -68,6 +71,7 @@ async def observe(index: int, runtime: Path) -> None:
     intake.close()
     closing = [asyncio.to_thread(one.close, SPANS_TIMEOUT_S) for one in (export, events) if one is not None]
     await asyncio.gather(*closing)
+    notes.end()
     logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
 

@@ -4,12 +4,13 @@ The latest (`names.LATEST_OPT_IN`) have no common histogram any more: a counter 
 reasoning ones among them, and a histogram for each of input and output.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
 from observability import names
+from observability.exemplars import Trace
 from observability.observer.quick_histogram import QuickHistogram
 
 _MODALITY: Final = names.prometheus_name(names.GEN_AI_TOKEN_MODALITY)
@@ -32,7 +33,11 @@ _SPREAD: Final = {
 class TokenMetrics(Protocol):
     """The instruments of one of the two."""
 
-    def observe(self, key: tuple[str, ...], fields: Mapping[str, Any]) -> None:
+    @property
+    def histograms(self) -> Sequence[QuickHistogram]:
+        """Those of them that have exemplars."""
+
+    def observe(self, key: tuple[str, ...], fields: Mapping[str, Any], trace: Trace | None) -> None:
         """Count the usage in a record's fields under the values of the labels."""
 
 
@@ -48,8 +53,9 @@ class TokenUsage:
             registry=registry,
         )
         self._children: dict[tuple[str, ...], QuickHistogram] = {}
+        self.histograms = (self._histogram,)
 
-    def observe(self, key: tuple[str, ...], fields: Mapping[str, Any]) -> None:
+    def observe(self, key: tuple[str, ...], fields: Mapping[str, Any], trace: Trace | None) -> None:
         """As in `TokenMetrics`."""
         for kind, name in (("input", names.GEN_AI_USAGE_INPUT_TOKENS), ("output", names.GEN_AI_USAGE_OUTPUT_TOKENS)):
             tokens = fields.get(name)
@@ -57,7 +63,7 @@ class TokenUsage:
                 child = self._children.get((*key, kind))
                 if child is None:
                     child = self._children[*key, kind] = self._histogram.labels(*key, kind)
-                child.observe(tokens)
+                child.count(tokens, trace)
 
 
 class InferenceUsage:
@@ -83,12 +89,13 @@ class InferenceUsage:
             )
             for field, name in _SPREAD.items()
         }
+        self.histograms = tuple(self._histograms.values())
 
-    def observe(self, key: tuple[str, ...], fields: Mapping[str, Any]) -> None:
+    def observe(self, key: tuple[str, ...], fields: Mapping[str, Any], trace: Trace | None) -> None:
         """As in `TokenMetrics`."""
         for field, counter in self._counters.items():
             tokens = fields.get(field)
             if tokens is not None:
                 counter.labels(*key, _UNKNOWN).inc(tokens)
                 if field in self._histograms:
-                    self._histograms[field].labels(*key).observe(tokens)
+                    self._histograms[field].labels(*key).count(tokens, trace)

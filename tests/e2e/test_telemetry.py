@@ -85,13 +85,15 @@ async def test_spans_continue_the_callers_trace(tmp_path: Path) -> None:
     assert list(by_kind(spans, lines["refused"]["trace_id"])) == [Span.SPAN_KIND_SERVER]
 
 
-@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
-async def test_metrics_go_out_over_otlp_and_the_last_ones_at_the_end(tmp_path: Path, temporality: str) -> None:
+@pytest.mark.parametrize(("temporality", "interval_ms"), [("cumulative", 100), ("delta", 100), ("delta", 3_600_000)])
+async def test_metrics_go_out_over_otlp_and_the_last_ones_at_the_end(
+    tmp_path: Path, temporality: str, interval_ms: int
+) -> None:
     with OtlpSink() as sink:
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
             "OTEL_SERVICE_NAME": "sluiceway-e2e",
-            "OTEL_METRIC_EXPORT_INTERVAL": "100",
+            "OTEL_METRIC_EXPORT_INTERVAL": str(interval_ms),
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": temporality,
         }
         async with (
@@ -100,7 +102,8 @@ async def test_metrics_go_out_over_otlp_and_the_last_ones_at_the_end(tmp_path: P
         ):
             await asyncio.gather(*(ask(gateway.port, f"first-{number}") for number in range(10)))
             await gateway.records(10)
-            await sink.until(lambda: any(requests_in(message) for message in sink.metrics))
+            if interval_ms == 100:
+                await sink.until(lambda: any(requests_in(message) for message in sink.metrics))
             await asyncio.gather(*(ask(gateway.port, f"second-{number}") for number in range(10)))
             await gateway.records(20)
         assert gateway.process.returncode == 0

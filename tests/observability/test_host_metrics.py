@@ -1,12 +1,20 @@
 """The metrics of a host over OTLP: read back from a collector, by the real exporter."""
 
 import itertools
+import os
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
+import orjson
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from prometheus_client import CollectorRegistry
@@ -14,12 +22,14 @@ from prometheus_client import CollectorRegistry
 from observability import host_metrics, names
 from observability.board import Board
 from observability.counters import DropCounters
+from observability.exemplars import ExemplarFile, file_of, with_exemplars
 from observability.exposition import HostCollector
 from observability.host_metrics import HostMetrics
-from observability.metrics_settings import metrics_of, start_of
+from observability.lines import LineWriter
+from observability.metrics_settings import metrics_of, open_exporter, start_of
 from observability.observer.metrics import RecordMetrics
 from tests.fakes.otlp_sink import OtlpSink, value_of
-from tests.observability.records import record
+from tests.observability.records import SPAN_ID, TRACE_ID, record
 
 STARTED = 1_000
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
@@ -142,6 +152,22 @@ def test_delta_numbers_are_what_came_since(host, sink, tmp_path):
     assert counts == [(2, STARTED, 2_000), (0, 2_000, 3_000), (3, 3_000, 4_000), (1, 4_000, 6_000)]
 
 
+def test_exemplars_go_along_and_in_delta_only_new_ones(sink, tmp_path):
+    registry = CollectorRegistry()
+    records = RecordMetrics(registry)
+    records.keep_exemplars()
+    records.observe(record({names.SLUICEWAY_DURATION_MS: 15.0}))
+    ExemplarFile(file_of(tmp_path, 0)).write(records.exemplars())
+    metrics = HostMetrics(OTLPMetricExporter(), STARTED, tmp_path / "sent")
+    for _ in range(2):
+        metrics.export(with_exemplars(registry.collect(), tmp_path), 1 << 62)
+    found = [metrics_in(message)["gen_ai.server.request.duration"] for message in sink.metrics]
+    ((exemplar,), ()) = [list(_points(metric)[0].exemplars) for metric in found]
+    assert (exemplar.trace_id.hex(), exemplar.span_id.hex()) == (TRACE_ID, SPAN_ID)
+    assert exemplar.as_double == 0.015
+    assert exemplar.time_unix_nano == pytest.approx(record()["end_ns"], abs=1000)
+
+
 @pytest.mark.parametrize("content", [b"", b"[[", b"[[1]]", b"{}", b"5"])
 def test_a_memory_that_does_not_read_is_none(host, sink, tmp_path, content):
     (tmp_path / "sent").write_bytes(content)
@@ -200,6 +226,55 @@ def test_of_several_messages_each_counts_for_itself(host, tmp_path, monkeypatch)
                     total += sum(point.count for point in metric.data.data_points)
         host.records.observe(record({names.GEN_AI_REQUEST_MODEL: "m-0"}))
     assert 0 < total <= 20 + 11, "nothing twice"
+
+
+class _Servicer(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self) -> None:
+        self.messages: list[ExportMetricsServiceRequest] = []
+
+    def Export(self, request, context):
+        self.messages.append(request)
+        return ExportMetricsServiceResponse()
+
+
+def opened(environ: dict[str, str]) -> tuple[MetricExporter, int, LineWriter]:
+    """The exporter that an environment asks for, and what it would write on stdout."""
+    reader, writer = os.pipe()
+    lines = LineWriter(writer)
+    return open_exporter(environ, metrics_of(environ), lines), reader, lines
+
+
+def test_over_grpc(host, monkeypatch):
+    servicer = _Servicer()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(servicer, server)
+    endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    for name, value in (("ENDPOINT", endpoint), ("PROTOCOL", "grpc"), ("COMPRESSION", "gzip")):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    exporter, reader, lines = opened(dict(os.environ))
+    host.records.observe(record())
+    try:
+        metrics = HostMetrics(exporter, STARTED, None)
+        assert metrics.export(host.registry.collect(), 2_000)
+        metrics.shutdown()
+    finally:
+        server.stop(None).wait()
+        lines.close(5)
+        os.close(reader)
+    (message,) = servicer.messages
+    (point,) = _points(metrics_in(message)["gen_ai.server.request.duration"])
+    assert point.count == 1
+
+
+def test_the_console_has_one_line(host):
+    exporter, reader, lines = opened({"OTEL_METRICS_EXPORTER": "console"})
+    host.records.observe(record())
+    assert HostMetrics(exporter, STARTED, None).export(host.registry.collect(), 2_000)
+    assert lines.flush(5)
+    (line,) = os.read(reader, 1 << 20).splitlines()
+    os.close(reader)
+    assert orjson.loads(line)["resource_metrics"]
 
 
 @pytest.mark.parametrize(

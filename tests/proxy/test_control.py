@@ -165,6 +165,16 @@ async def test_errors_are_json(
     assert response.headers.get("allow") == allow
 
 
+async def test_openmetrics_is_for_scrapers_that_ask(start: Callable[..., Awaitable[Client]]) -> None:
+    client = await start()
+    plain = await client.get("/metrics")
+    asked = await client.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,*/*;q=0.1"})
+    assert plain.content_type == "text/plain"
+    assert asked.content_type == "application/openmetrics-text"
+    assert (await asked.text()).endswith("# EOF\n")
+    assert "# EOF" not in await plain.text()
+
+
 async def test_metrics_that_fail_are_a_500_and_the_probes_go_on(start: Callable[..., Awaitable[Client]]) -> None:
     def broken(_runtime: Path, _board: Board) -> bytes:
         raise RuntimeError("disk gone: /secret/path")

@@ -152,6 +152,29 @@ def test_error_types_and_label_sets_are_bounded(registry, observed):
     assert len(observed._series) <= metrics.SERIES_MAX + metrics.ERROR_TYPES_MAX + 2
 
 
+def test_each_bucket_remembers_the_last_trace_that_was_sampled():
+    observed = RecordMetrics(CollectorRegistry())
+    observed.keep_exemplars()
+    for number, took_ms in enumerate((15.0, 15.5, 90.0, 14.0)):
+        sampled = number != 3
+        observed.observe(
+            record({names.SLUICEWAY_DURATION_MS: took_ms}, sampled=sampled, trace_id=f"{number:032x}", span_id="b" * 16)
+        )
+    observed.observe(record({names.SLUICEWAY_DURATION_MS: 14.0}, tracing=False))
+    seen = [one for one in observed.exemplars() if one.family == "gen_ai_server_request_duration_seconds"]
+    found = {one.labels["le"]: (one.value, one.trace.trace_id) for one in seen}
+    assert found == {"0.02": (0.0155, f"{1:032x}"), "0.16": (0.09, f"{2:032x}")}
+    assert {**LABELS, "le": "0.02"} in [one.labels for one in seen]
+    assert seen[0].trace.span_id == "b" * 16
+    families = {one.family for one in observed.exemplars()}
+    assert {"gen_ai_client_token_usage", "sluiceway_overhead_duration_seconds"} <= families
+
+
+def test_without_spans_there_are_no_exemplars(observed):
+    observed.observe(record())
+    assert list(observed.exemplars()) == []
+
+
 def test_buckets_reach_two_minutes(registry, observed):
     observed.observe(record({names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS: 1.0}))
     seconds = [metric for metric in registry.collect() if metric.name.endswith("_seconds")]
@@ -165,7 +188,7 @@ def test_a_value_is_in_the_bucket_that_the_library_puts_it_in():
     for kind in (Histogram, QuickHistogram):
         histogram = kind("h", "text", registry=(registry := CollectorRegistry()), buckets=names.DURATION_BUCKETS)
         for value in (-1.0, 0.0, 0.005, 0.01, 0.0100001, 81.92, 120.0, 120.1, 1e9, float("inf")):
-            histogram.observe(value)
+            (histogram.count if kind is QuickHistogram else histogram.observe)(value)
         lines = generate_latest(registry).decode().splitlines()
         texts.append([line for line in lines if "_created" not in line])
     assert texts[0] == texts[1]

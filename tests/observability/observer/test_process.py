@@ -1,19 +1,24 @@
 """The observer as a process of its own: what it says of its environment, and that it starts all the same."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 
+from benchmarks.observer import sample_record
+from observability import queues
+
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 GRPC = ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 
 
-def lines_of(runtime: Path, environ: dict[str, str]) -> list[dict]:
-    """The lines of an observer that starts and is ended at once."""
+def lines_of(runtime: Path, environ: dict[str, str], started: Callable[[], None] = lambda: None) -> list[dict]:
+    """The lines of an observer that starts and is ended at once, or after what is done when it has."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     command = [sys.executable, "-m", "observability.observer", "--index", "0", "--runtime", str(runtime)]
     lines = []
@@ -23,6 +28,7 @@ def lines_of(runtime: Path, environ: dict[str, str]) -> list[dict]:
             for line in observer.stdout:
                 lines.append(orjson.loads(line))
                 if lines[-1]["event"] == "observer_started":
+                    started()
                     observer.terminate()
             assert observer.stderr is not None
             assert observer.stderr.read() == b""
@@ -30,6 +36,25 @@ def lines_of(runtime: Path, environ: dict[str, str]) -> list[dict]:
         finally:
             observer.kill()
     return lines
+
+
+@pytest.mark.parametrize(
+    ("environ", "seen"),
+    [(ENDPOINT, True), ({}, False), (ENDPOINT | {"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"}, False)],
+)
+def test_exemplars_are_written_where_there_are_spans(tmp_path, environ, seen):
+    def hand_over() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
+            worker.connect(str(tmp_path / "observer-0.sock"))
+            worker.send(b"[0,\n" + sample_record(1) + b"]")
+            assert int.from_bytes(worker.recv(8), "little") == 1
+
+    lines_of(tmp_path, environ | {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}, hand_over)
+    assert list(queues.read(tmp_path / "metrics")) == [("0", queues.Queued(0, 0))]
+    path = tmp_path / "metrics" / "exemplars-0.json"
+    assert path.exists() is seen
+    if seen:
+        assert len(orjson.loads(path.read_bytes())) == 7  # durations, first token, pace, tokens, overhead
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ UNUSUAL = record(
     {
         names.URL_PATH: "/v1/" + "通" * 2000,
         names.GEN_AI_RESPONSE_FINISH_REASONS: ["stop", "length", "通义"],
-        names.GEN_AI_USAGE_INPUT_TOKENS: 1 << 40,
+        names.GEN_AI_USAGE_INPUT_TOKENS: (1 << 40) + 16382,
         names.GEN_AI_USAGE_OUTPUT_TOKENS: 16384,
         names.GEN_AI_REQUEST_STREAM: True,
         names.SLUICEWAY_REQUEST_BYTES: 16383,

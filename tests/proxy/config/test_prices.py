@@ -39,7 +39,7 @@ def table_of(path: Path) -> PriceTable:
 
 def price(table: PriceTable, service: str, model: str) -> Price | None:
     found = table.of(service, model)
-    assert table.of(service, model) is found
+    assert table.of(service, model) is found is table._known[service, model]
     return None if found is None else Price._make(orjson.loads(orjson.dumps(found)))
 
 
