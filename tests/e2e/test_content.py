@@ -308,3 +308,16 @@ async def test_a_body_held_for_a_fallback_is_recorded_once():
         await ask(worker, body)
         (message,) = said(await worker.fields(), names.GEN_AI_INPUT_MESSAGES)
     assert message["parts"] == [{"type": "text", "content": text}]
+
+
+async def test_where_the_gateway_answers_itself_no_earlier_answer_is_recorded():
+    refusal = says(answer(500, b'{"error":{"message":"%s","code":"boom"}}' % (b"x" * 500)))
+    async with (
+        Scripted(*refusal) as one,
+        gateway(one, NOBODY, limits={"hold_response_bytes": 100}, monitoring=RECORDED) as worker,
+    ):
+        got = await ask(worker)
+        assert b"x-sluiceway-error" in got.head
+        fields = await worker.fields()
+    assert names.SLUICEWAY_ERROR_BODY not in fields
+    assert names.GEN_AI_OUTPUT_MESSAGES not in fields

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from observability.content.capture import Plan, Recording, refused
-from observability.content.keepers import RECORDED
+from observability.content.keepers import RECORDED, JsonKeeper, limits_of
 from observability.content.scanning import recorded_scanner
 from observability.observer.content.load import load
 from observability.observer.content.messages import answered
@@ -231,3 +231,13 @@ def test_secrets_of_the_exchange_are_not_kept():
     _, frames = recording.close()
     assert b"plain-upstream" not in b"".join(frames)
     assert b"[REDACTED]" in b"".join(frames)
+
+
+@pytest.mark.parametrize(("size", "is_cut"), [(1000, False), (100_000, False), (400_000, True)])
+def test_a_body_larger_than_what_is_kept_of_it_is_cut(size, is_cut):
+    keeper = JsonKeeper(limits_of(b"0" * 32, 65536))
+    body = b"[" + b"1," * (size // 2) + b"1]"
+    for piece in cut(body, [5000, 50_000, 70_000]):
+        keeper.take(piece)
+    keeper.end()
+    assert (len(keeper.give()) < len(body), keeper.cut) == (is_cut, is_cut)
