@@ -311,10 +311,10 @@ async def test_a_body_held_for_a_fallback_is_recorded_once():
 
 
 async def test_where_the_gateway_answers_itself_no_earlier_answer_is_recorded():
-    refusal = says(answer(500, b'{"error":{"message":"%s","code":"boom"}}' % (b"x" * 500)))
+    refusal = says(answer(500, b'{"choices":[{"message":{"content":"%s"}}]}' % (b"x" * 50)))
     async with (
         Scripted(*refusal) as one,
-        gateway(one, NOBODY, limits={"hold_response_bytes": 100}, monitoring=RECORDED) as worker,
+        gateway(one, NOBODY, limits={"hold_response_bytes": 10}, monitoring=RECORDED) as worker,
     ):
         got = await ask(worker)
         assert b"x-sluiceway-error" in got.head
