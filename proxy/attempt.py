@@ -143,8 +143,6 @@ class Attempt:
             if not scope.expired():
                 raise
             committed = exchange.response.committed
-            if committed:
-                exchange.response.cut()
             waited_s = (
                 exchange.observation.upload_ns - upload_ns + exchange.observation.client_blocked_ns - blocked_ns
             ) / 1e9

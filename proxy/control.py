@@ -36,7 +36,7 @@ from aiohttp.typedefs import Handler
 
 from observability.board import Board
 from observability.descriptors import open_standard_descriptors
-from observability.exposition import CONTENT_TYPE, exposition
+from observability.exposition import CONTENT_TYPE, description, exposition
 from observability.log import get_logger, set_up
 from proxy import runtime
 from proxy.config.complaints import Complaint, ConfigError
@@ -74,7 +74,9 @@ class Host:
     """The latest; a worker may be about to get there."""
     token: str
     """Empty: none is asked for."""
-    metrics: Callable[[Path, Board], bytes] = exposition
+    described: Sequence[Mapping[str, str]] = ()
+    """The Model APIs, as the metrics describe them."""
+    metrics: Callable[[Path, Board, Sequence[Mapping[str, str]]], bytes] = exposition
     refused: Callable[[], Sequence[Complaint]] = tuple
     """What is wrong with the configuration file as it stands."""
     failures: Mapping[int, str] = field(default_factory=dict)
@@ -113,7 +115,7 @@ def application(host: Host) -> web.Application:
             raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"}, text="the admin token is needed")
         # One at a time, in a thread: it reads the files of all processes, and a probe must not wait for that.
         async with asyncio.timeout(SCRAPE_S_MAX), scraping:
-            body = await asyncio.to_thread(host.metrics, host.runtime, host.board)
+            body = await asyncio.to_thread(host.metrics, host.runtime, host.board, host.described)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
     app = web.Application(middlewares=[_errors_in_json])
@@ -215,6 +217,7 @@ async def run(host: Host, source: Source, listener: socket.socket) -> None:
 
     def announce(generation: Generation) -> None:
         host.generation, host.token = generation.number, generation.document.admin.token
+        host.described = _described(generation.document)
         links.announce(generation.number, generation.seal, generation.line)
         progress.begin()
 
@@ -239,6 +242,10 @@ async def run(host: Host, source: Source, listener: socket.socket) -> None:
     await runner.cleanup()
 
 
+def _described(document: Document) -> list[Mapping[str, str]]:
+    return [description(one.name, one.scenario, one.resource_group, one.labels) for one in document.model_apis]
+
+
 def main() -> int:
     """The command line that the supervisor uses."""
     open_standard_descriptors()
@@ -257,7 +264,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return BAD_CONFIGURATION
     board = Board.open(options.runtime / runtime.BOARD)
-    host = Host(options.runtime, board, kept.generation, document.admin.token)
+    host = Host(options.runtime, board, kept.generation, document.admin.token, _described(document))
     seal_key = os.environ[SEAL_KEY]
     source = Source(options.file, options.config.parent, kept, document, options.options, seal_key)
     asyncio.run(run(host, source, socket.socket(fileno=options.fd)))
