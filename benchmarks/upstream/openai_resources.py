@@ -37,7 +37,7 @@ def resources(asked: Asked) -> Reply:
         return found
     if found is None:
         return error("openai", 404, "not_found", f"There is nothing at {asked.path}", asked.upload.digest)
-    if found.get("object") == "batch" and found["status"] == "completed":
+    if found.get("object") == "batch" and found.get("status") == "completed":
         usage = BATCH_USAGE
     return Reply(JSON, _name_of(asked), parts_of(found), usage=usage)
 

@@ -141,6 +141,8 @@ async def test_batches_and_jobs(sdk: openai.AsyncOpenAI, upstream: Upstream, ses
     assert (ended.status, ended.usage.total_tokens) == ("completed", 200)
     assert (await entry_of(session, upstream, "ended"))["output_tokens"] == 80
     assert (await sdk.batches.cancel(batch.id)).status == "cancelling"
+    async with session.delete(f"{upstream.url}/v1/batches/{batch.id}") as answer:
+        assert (await answer.json())["deleted"]
     job = await sdk.fine_tuning.jobs.create(model="m", training_file="f")
     assert [one.id async for one in sdk.fine_tuning.jobs.list()] == [job.id]
     assert [event.level async for event in sdk.fine_tuning.jobs.list_events(job.id)] == ["info"]
