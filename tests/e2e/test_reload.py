@@ -71,6 +71,8 @@ async def test_reloads_during_load(tmp_path: Path) -> None:
         metrics = await gateway.metrics()
         generations = {metrics[f'sluiceway_config_generation{{worker="{slot}"}}'] for slot in range(WORKERS)}
         assert generations == {RELOADS + 1}
+        (described,) = [name for name in metrics if name.startswith("sluiceway_model_api_info{")]
+        assert f'label_edition="edition-{RELOADS + 1}"' in described
         took_ms = sorted(line["took_ms"] for line in gateway.lines.of("configuration_in_force"))
         print(
             f"\n{RELOADS} reloads, {load.done} requests; in force in all workers after {took_ms[len(took_ms) // 2]} ms"
