@@ -50,9 +50,8 @@ class Asked:
 
     method: str
     path: str  # without controls, without the place of a compatible mode, without a trailing slash; still encoded
-    query_string: str
+    target: str  # as it came, with its query
     headers: Mapping[str, str]  # whatever the case of their names
-    origin: str  # scheme, host and port of this upstream as the client wrote them
     upload: Upload
     script: Script
     store: Store
@@ -65,7 +64,12 @@ class Asked:
     @property
     def query(self) -> dict[str, str]:
         """The last of each name."""
-        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of this upstream, as the client wrote them."""
+        return f"{self.store.scheme}://{self.headers.get('Host', '')}"
 
     @property
     def model(self) -> str:

@@ -46,7 +46,7 @@ class Upstream:
 
 async def start(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Upstream:
     """Listens (port 0: any free one) in the running loop; raises OSError when the address is taken."""
-    ledger, store = Ledger(), Store()
+    ledger, store = Ledger(), Store("https" if tls else "http")
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         return await _handle(request, ledger, store)
@@ -57,7 +57,7 @@ async def start(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | No
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
     await site.start()
-    return Upstream(host, runner.addresses[0][1], ledger, runner, "https" if tls else "http")
+    return Upstream(host, runner.addresses[0][1], ledger, runner, store.scheme)
 
 
 async def _handle(request: web.BaseRequest, ledger: Ledger, store: Store) -> web.StreamResponse:
@@ -99,25 +99,23 @@ def _plain(path: str) -> str:
 
 
 async def _reply(request: web.BaseRequest, path: str, script: Script, entry: Entry, store: Store) -> Reply:
-    protocol = protocol_of(path)
     try:
         upload = Upload(digest=EMPTY_DIGEST)
         if not script.early:
             upload = await read_upload(request, script.read_pace_ms, entry)
         if script.status >= 400:
             message = f"The script says {script.status}"
-            failed = error(protocol, script.status, script.error_code, message, upload.digest, script.error_form)
+            form = script.error_form
+            failed = error(protocol_of(path), script.status, script.error_code, message, upload.digest, form)
             entry.stream = failed.parts is None
             return failed
         entry.model = str(upload.document.get("model", "")) or None
-        origin = f"{request.scheme}://{request.host}"
-        query = request.raw_path.partition("?")[2]
-        asked = Asked(request.method, path, query, request.headers, origin, upload, script, store)
+        asked = Asked(request.method, path, request.raw_path, request.headers, upload, script, store)
         reply = answer_to(asked)
     except (ValueError, TypeError) as problem:  # a bad body, and values that the simulator cannot use (n: "many")
-        return error(protocol, 400, "", str(problem), EMPTY_DIGEST)
+        return error(protocol_of(path), 400, "", str(problem), EMPTY_DIGEST)
     if reply is None:
-        return error(protocol, 404, "", f"Nothing here answers {request.method} {path}", upload.digest)
+        return error(protocol_of(path), 404, "", f"Nothing here answers {request.method} {path}", upload.digest)
     entry.stream = reply.parts is None
     return reply
 

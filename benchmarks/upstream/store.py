@@ -16,7 +16,9 @@ HELD_BYTES = 64 * 1024
 class Store:
     """Things by kind and name, oldest first. A thing is a dictionary that its protocol fills as it likes."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
+        """http or https: of the URLs under which results are served."""
         self._kinds: dict[str, OrderedDict[str, dict[str, Any]]] = {}
 
     def put(self, kind: str, name: str, thing: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from benchmarks.upstream.parts import DataUrls, Form
 PARSED_BYTES = 1024 * 1024
 END_BYTES = 16 * 1024
 READ_BYTES = 64 * 1024
+FORM = "multipart/form-data"
 
 _MODEL = re.compile(rb'"model"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
@@ -57,7 +58,7 @@ async def read_upload(request: BaseRequest, pace_ms: int, entry: Entry) -> Uploa
 
     Raises BadBodyError and parts.BadFormError.
     """
-    if request.content_type == "multipart/form-data":
+    if request.headers.get("Content-Type", "")[: len(FORM)].lower() == FORM:
         return await _read_form(request, pace_ms, entry)
     if pace_ms == 0 and (request.content_length or PARSED_BYTES) < READ_BYTES:
         raw = await request.content.read()  # the usual small body in one go
