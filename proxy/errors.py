@@ -176,6 +176,14 @@ def shown(text: str) -> str:
     return ascii(text[:SHOWN_CHARACTERS])
 
 
+def openai_type(status: int) -> str:
+    """The `type` of an OpenAI error with a status."""
+    known = _OPENAI.get(status)
+    if known is not None:
+        return known[0]
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
 def error_body(kind: str, message: str, protocol: str, request_id: str) -> bytes:
     """The body of the gateway's own answer: JSON (`application/json`), in the shape of `protocol`.
 

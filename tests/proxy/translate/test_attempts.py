@@ -1,0 +1,395 @@
+"""OpenAI image requests to DashScope services, through a whole worker: what goes up and comes back."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from proxy.translate import tasks
+from tests.fakes.dashscope_images import REQUEST_ID, DashScopeImages, images_answer, refusal, task_answer
+from tests.fakes.worker import KEY, UPSTREAM_KEY, FakeWorker, document_of, running
+from tests.proxy.translate.test_form import written
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 3
+GENERATE = {"prompt": "a lock", "model": "qwen-image", "size": "1024x768"}
+SYNC = "/api/v1/services/aigc/multimodal-generation/generation"
+TASK = {"prompt": "a lock", "model": "wan2.2-t2i-flash"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "FIRST_WAIT_S", 0.01)
+
+
+class Bed:
+    """A worker before one or two DashScopes, and a client."""
+
+    def __init__(self, worker: FakeWorker, one: DashScopeImages, two: DashScopeImages, client: aiohttp.ClientSession):
+        self.worker = worker
+        self.one = one
+        self.two = two
+        self.client = client
+
+    async def post(
+        self, asked: Any, path: str = "/v1/images/generations", **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        body, kind = (asked, "multipart/form-data; boundary=X-b.1") if isinstance(asked, bytes) else (None, "")
+        headers = {"Authorization": f"Bearer {KEY}", **headers}
+        if body is None:
+            body, kind = orjson.dumps(asked), "application/json"
+        async with self.client.post(
+            f"http://{self.worker.host}:{self.worker.port}{path}", data=body, headers={**headers, "Content-Type": kind}
+        ) as answer:
+            return answer.status, orjson.loads(await answer.read()), {k.lower(): v for k, v in answer.headers.items()}
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *, fallback: bool = False, service: dict[str, Any] | None = None, **model_api: Any
+) -> AsyncIterator[Bed]:
+    async with DashScopeImages() as one, DashScopeImages() as two, aiohttp.ClientSession() as client:
+        api: dict[str, Any] = {"scenario": "image", "protocols": ["openai"], **model_api}
+        if fallback:
+            api["fallback"] = [{"service": "two"}]
+        document = document_of(one.url, provider="dashscope", service=service, model_api=api)
+        document["services"].append(
+            {"name": "two", "provider": "dashscope", "base_url": two.url, "api_keys": ["sk-two"]}
+        )
+        async with running(document) as worker:
+            yield Bed(worker, one, two, client)
+
+
+async def test_generations_at_once() -> None:
+    async with serving() as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png", "https://example.com/b.png")]
+        status, body, headers = await bed.post(
+            GENERATE, **{"x-dashscope-async": "enable", "Accept-Encoding": "gzip", "x-mine": "1"}
+        )
+        assert (status, headers["content-type"]) == (200, "application/json")
+        assert [one["url"] for one in body["data"]] == ["https://example.com/a.png", "https://example.com/b.png"]
+        assert abs(body["created"] - time.time()) < 3600
+        assert headers["x-request-id"] == REQUEST_ID
+        assert headers["x-sluiceway-service"] == "sim"
+        [request] = bed.one.requests
+        assert (request.method, request.path) == ("POST", SYNC)
+        assert request.headers["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+        assert request.headers["Content-Type"] == "application/json"
+        assert request.headers["x-mine"] == "1"
+        assert "x-dashscope-async" not in request.headers
+        assert "Accept-Encoding" not in request.headers
+        assert request.document == {
+            "input": {"messages": [{"role": "user", "content": [{"text": "a lock"}]}]},
+            "model": "qwen-image",
+            "parameters": {"size": "1024*768", "n": 1},
+        }
+        fields = await bed.worker.fields()
+        expected = {
+            "sluiceway.outcome": "ok",
+            "sluiceway.operation": "images.generations",
+            "sluiceway.protocol": "openai",
+            "gen_ai.provider.name": "dashscope",
+            "gen_ai.operation.name": "generate_content",
+            "gen_ai.request.model": "qwen-image",
+            "sluiceway.usage.images": 2,
+            "sluiceway.usage.source": "upstream",
+            "sluiceway.image.width": 1024,
+            "sluiceway.image.height": 768,
+            "sluiceway.upstream_request_id": REQUEST_ID,
+            "sluiceway.attempts": 1,
+            "http.response.status_code": 200,
+        }
+        assert {key: fields.get(key) for key in expected} == expected
+        assert "gen_ai.request.stream" not in fields
+
+
+@pytest.mark.parametrize("model", [None, "qwen-image-max"])
+async def test_the_targets_model_decides_and_is_sent(model: str | None) -> None:
+    async with serving(routing={"single": {"service": "sim", "model": model}}) as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png")]
+        status, _, _ = await bed.post({**GENERATE, "model": "wanx-v1" if model else "qwen-image"})
+        assert status == 200
+        assert bed.one.requests[0].path == SYNC
+        assert bed.one.requests[0].document["model"] == (model or "qwen-image")
+
+
+async def test_base_path_prefix_and_image_paths() -> None:
+    path = "/api/v1/services/aigc/image-generation/generation"
+    service = {"image_paths": {"qwen-*": path}}
+    async with serving(service=service, base_path="/images", strip_base_path=False) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a.png"})]
+        status, body, _ = await bed.post(GENERATE, "/images/v1/images/generations/")
+        assert (status, body["data"]) == (200, [{"url": "https://example.com/a.png"}])
+        [request] = bed.one.requests
+        assert request.path == f"/images{path}"
+        assert request.document["input"]["messages"][0]["content"] == [{"text": "a lock"}]
+
+
+EDIT = written(
+    [
+        ("image[]", b"image/png", PNG * 500),  # larger than what is read whole
+        ("image[]", b"image/png", b"\xff\xd8\xff" + bytes(1000)),
+        *(("prompt", None, b"a lock"), ("model", None, b"qwen-image-edit"), ("size", None, b"512x512")),
+    ]
+)
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+async def test_an_edit_whose_model_stands_last(fallback: bool) -> None:
+    async with serving(fallback=fallback) as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png")]
+        status, body, _ = await bed.post(EDIT, "/v1/images/edits")
+        assert (status, body["data"]) == (200, [{"url": "https://example.com/a.png"}])
+        [request] = bed.one.requests
+        assert request.path == SYNC
+        assert request.headers["Transfer-Encoding"] == "chunked"
+        assert [(one.kind, one.size, one.sha256) for one in request.pictures] == [
+            ("image/png", len(PNG) * 500, hashlib.sha256(PNG * 500).hexdigest()),
+            ("image/jpeg", 1003, hashlib.sha256(b"\xff\xd8\xff" + bytes(1000)).hexdigest()),
+        ]
+        assert request.document["input"]["messages"][0]["content"] == [
+            {"image": "data:0"},
+            {"image": "data:1"},
+            {"text": "a lock"},
+        ]
+        fields = await bed.worker.fields()
+        assert fields["sluiceway.request.bytes"] == len(EDIT)
+        assert fields["gen_ai.request.model"] == "qwen-image-edit"
+        assert fields["sluiceway.usage.images"] == 1
+
+
+async def test_an_edit_is_sent_again_to_the_next_target() -> None:
+    async with serving(fallback=True) as bed:
+        bed.one.answers = [refusal(503, "ServiceUnavailable")]
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        status, _, headers = await bed.post(EDIT, "/v1/images/edits")
+        assert (status, headers["x-sluiceway-service"], headers["x-sluiceway-attempts"]) == (200, "two", "2")
+        assert bed.one.requests[0].pictures == bed.two.requests[0].pictures
+        assert bed.one.requests[0].document == bed.two.requests[0].document
+
+
+REFUSALS = [
+    (refusal(400, "InvalidParameter", "size is wrong"), 400, "client"),
+    (refusal(200, "DataInspectionFailed"), 400, "client"),
+    (refusal(429, "Throttling.RateQuota"), 429, "upstream"),
+    (refusal(500, "InternalError"), 500, "upstream"),
+]
+
+
+@pytest.mark.parametrize(("said", "status", "origin"), REFUSALS)
+async def test_the_upstreams_no(said: tuple[int, dict[str, Any]], status: int, origin: str) -> None:
+    async with serving() as bed:
+        bed.one.answers = [said]
+        bed.one.headers = {"Retry-After": "7"}
+        answered, body, headers = await bed.post(GENERATE)
+        code = said[1]["code"]
+        assert (answered, body["error"]["code"], body["error"]["message"]) == (status, code, said[1]["message"])
+        assert "x-sluiceway-error" not in headers
+        assert headers.get("retry-after") == ("7" if status == 429 else None)
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["error.type"]) == ("upstream_error", code)
+        assert fields["sluiceway.error.origin"] == origin
+        assert fields["sluiceway.upstream_request_id"] == REQUEST_ID
+
+
+async def test_the_last_no_goes_out_where_all_say_no() -> None:
+    async with serving(fallback=True) as bed:
+        bed.one.answers = [refusal(503, "ServiceUnavailable")]
+        bed.two.answers = [refusal(429, "Throttling")]
+        status, body, headers = await bed.post(GENERATE)
+        assert (status, body["error"]["code"], headers["x-sluiceway-attempts"]) == (429, "Throttling", "2")
+        assert (await bed.worker.fields())["error.type"] == "Throttling"
+
+
+OWN_REFUSALS: list[tuple[str, Any, int, str]] = [
+    ("/v1/images/generations", {"prompt": "p"}, 400, "model_missing"),
+    ("/v1/images/generations", {"model": "qwen-image"}, 400, "bad_request"),
+    ("/v1/images/edits", {"model": "qwen-image", "prompt": "p"}, 400, "bad_request"),
+    ("/v1/images/edits", EDIT[:-50], 400, "bad_request"),
+    ("/v1/images/edits", written([("image", b"", PNG), ("mask", b"", PNG * 99), ("prompt", None, b"p"),
+                                  ("model", None, b"qwen-image")]), 400, "bad_request"),
+    ("/v1/images/edits", written([("image", b"", PNG * 99), ("mask", b"", PNG), ("prompt", None, b"p"),
+                                  ("model", None, b"qwen-image")]), 400, "bad_request"),
+    ("/v1/images/variations", written([("image", b"", PNG), ("model", None, b"dall-e-2")]), 400, "bad_request"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "asked", "status", "kind"), OWN_REFUSALS)
+async def test_what_the_gateway_refuses(path: str, asked: Any, status: int, kind: str) -> None:
+    async with serving() as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png")]
+        answered, body, headers = await bed.post(asked, path)
+        assert (answered, headers["x-sluiceway-error"]) == (status, kind)
+        assert body["error"]["type"] == "invalid_request_error"
+        assert bed.one.requests == []
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "rejected"
+
+
+async def test_a_mask_goes_to_a_target_that_takes_it() -> None:
+    async with serving(routing={"single": {"service": "sim", "model": "qwen-image"}}) as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png")]
+        masked = written([("image", b"", PNG), ("mask", b"", PNG), ("prompt", None, b"p"), ("model", None, b"x")])
+        status, body, _ = await bed.post(masked, "/v1/images/edits")
+        assert status == 400
+        assert "takes no mask" in body["error"]["message"]
+
+
+# -- tasks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_is_followed_to_its_end() -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [
+            task_answer("t-1", "PENDING"),
+            refusal(503, "ServiceUnavailable"),
+            task_answer("t-1", "RUNNING"),
+            task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a.png"}, {"code": "DataInspectionFailed"}),
+        ]
+        status, body, _ = await bed.post({**TASK, "n": 2})
+        assert (status, body["data"]) == (200, [{"url": "https://example.com/a.png"}])
+        [request] = bed.one.requests
+        assert request.path == "/api/v1/services/aigc/text2image/image-synthesis"
+        assert request.headers["X-DashScope-Async"] == "enable"
+        fields = await bed.worker.fields()
+        assert fields["sluiceway.task_id"] == "t-1"
+        assert (fields["sluiceway.outcome"], fields["sluiceway.usage.images"]) == ("ok", 1)
+        assert fields["sluiceway.overhead_ms"] < fields["sluiceway.upstream_ms"]
+        assert bed.one.cancelled.empty()
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "code"),
+    [
+        (task_answer("t-1", "FAILED", code="DataInspectionFailed", message="No."), 400, "DataInspectionFailed"),
+        (task_answer("t-1", "FAILED", code="InternalError.Timeout"), 504, "InternalError.Timeout"),
+        (task_answer("t-1", "SUCCEEDED", {"code": "Throttling", "message": "No."}), 429, "Throttling"),
+        (refusal(404, "NotFound"), 404, "NotFound"),
+    ],
+)
+async def test_a_task_that_fails(ends: tuple[int, dict[str, Any]], status: int, code: str) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [ends]
+        answered, body, _ = await bed.post(TASK)
+        assert (answered, body["error"]["code"]) == (status, code)
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["error.type"]) == ("upstream_error", code)
+        assert fields["http.response.status_code"] == status
+
+
+async def test_a_failed_task_is_tried_elsewhere_and_a_doubtful_one_is_not() -> None:
+    async with serving(fallback=True) as bed:
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "FAILED", code="InternalError")]
+        bed.two.tasks["t-2"] = [task_answer("t-2", "SUCCEEDED", {"url": "https://example.com/b.png"})]
+        bed.two.answers = [task_answer("t-2", "PENDING")]
+        status, body, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-service"]) == (200, "two")
+        assert body["data"] == [{"url": "https://example.com/b.png"}]
+        bed.one.answers = [refusal(500, "InternalError")]  # who knows what became of it
+        status, body, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-service"]) == (500, "sim")
+
+
+async def test_a_client_that_leaves_has_its_task_cancelled() -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
+        asking = asyncio.create_task(bed.post(TASK))
+        await bed.one.looked.wait()
+        asking.cancel()
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["sluiceway.task_id"]) == ("client_aborted", "t-1")
+
+
+async def test_a_task_that_runs_is_left_alone() -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "RUNNING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "RUNNING")]
+        asking = asyncio.create_task(bed.post(TASK))
+        await bed.one.looked.wait()
+        asking.cancel()
+        await bed.worker.fields()
+        bed.one.answers = [task_answer("t-2", "PENDING")]
+        bed.one.tasks["t-2"] = [task_answer("t-2", "PENDING")]
+        bed.one.looked.clear()
+        asking = asyncio.create_task(bed.post(TASK))
+        await bed.one.looked.wait()
+        asking.cancel()
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-2"
+
+
+async def test_the_total_timeout_ends_a_task_and_cancels_it() -> None:
+    async with serving(service={"total_timeout_ms": 300}) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
+        status, _, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-error"]) == (504, "upstream_timeout")
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+async def test_a_task_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASK_S", 0.2)
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "RUNNING")]
+        status, _, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-error"]) == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize("made", [(200, {"output": {}}), (200, {"output": {"task_id": "../x"}}), (200, {})])
+async def test_no_task_was_made(made: tuple[int, dict[str, Any]]) -> None:
+    async with serving() as bed:
+        bed.one.answers = [made]
+        status, _, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-error"]) == (502, "upstream_protocol")
+
+
+# -- images in the answer --------------------------------------------------------------------------------------------
+
+
+async def test_images_are_fetched_where_the_upstream_put_them() -> None:
+    async with serving() as bed, DashScopeImages() as store:
+        store.stored = {"a.png": PNG * 300, "b.png": b"x"}
+        bed.one.answers = [images_answer(f"{store.url}/stored/a.png?Signature=%2F&x=1", f"{store.url}/stored/b.png")]
+        status, body, headers = await bed.post({**GENERATE, "response_format": "b64_json"})
+        assert (status, headers["content-type"]) == (200, "application/json")
+        assert [base64.b64decode(one["b64_json"]) for one in body["data"]] == [PNG * 300, b"x"]
+        assert all(set(one) == {"b64_json"} for one in body["data"])
+        assert {one.path for one in store.fetched} == {"/stored/a.png?Signature=%2F&x=1", "/stored/b.png"}
+        assert all("Authorization" not in one.headers for one in store.fetched)
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["sluiceway.usage.images"]) == ("ok", 2)
+        assert fields["sluiceway.response.bytes"] > len(PNG) * 400
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "{store}/stored/none.png",
+        "ftp://127.0.0.1/a",
+        "http://127.0.0.1:1/a",
+        "http://u:p@127.0.0.1/a",
+        "x",
+        "http://a b/",
+    ],
+)
+async def test_an_image_that_cannot_be_had_is_an_error_with_a_status(url: str) -> None:
+    async with serving() as bed, DashScopeImages() as store:
+        store.stored = {"a.png": PNG}
+        bed.one.answers = [images_answer(f"{store.url}/stored/a.png", url.format(store=store.url))]
+        status, body, headers = await bed.post({**GENERATE, "response_format": "b64_json"})
+        assert status == 502
+        assert headers["x-sluiceway-error"] in ("upstream_protocol", "connect_failed")
+        assert "image cannot be fetched" in body["error"]["message"]
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "upstream_error"
