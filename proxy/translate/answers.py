@@ -196,6 +196,35 @@ def pieces_of(answer: Answer, created: int, *, inline: bool) -> list[bytes]:
     return [*out, text]
 
 
+def events_of(answer: Answer, created: int, kind: str) -> list[bytes]:
+    """The same as server-sent events of a `kind` (`image_edit.completed`), one for each image; always `inline`."""
+    out: list[bytes] = []
+    text = b""
+    width, height = count_of(answer.usage.get("width")), count_of(answer.usage.get("height"))
+    size = f"{width}x{height}" if width and height else "auto"
+    for number, image in enumerate(answer.images, 1):
+        document: dict[str, Any] = {"type": kind, "created_at": created, "size": size, "quality": "auto"}
+        document |= {"background": "auto", "output_format": "png"}
+        if image.revised_prompt is not None:
+            document["revised_prompt"] = image.revised_prompt
+        usage = tokens_of(answer.usage) if number == len(answer.images) else None
+        if usage is not None:
+            document["usage"] = usage
+        text += b"event: %b\ndata: %b" % (kind.encode("ascii"), orjson.dumps(document)[:-1]) + b',"b64_json":'
+        encoded = inlined(image)
+        if encoded is None:
+            out.append(text + b'"')
+            text = b'"}\n\n'
+        else:
+            text += orjson.dumps(encoded) + b"}\n\n"
+    return [*out, text]
+
+
+def event_of_error(body: bytes) -> bytes:
+    """An error in a stream that has begun, as the OpenAI protocol has it: SDKs raise it."""
+    return b"data: %b\n\n" % body
+
+
 def inlined(image: Image) -> str | None:
     """The base64 of an image whose URL holds it; None for a URL that leads to it."""
     head, comma, data = image.url.partition(",")

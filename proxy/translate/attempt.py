@@ -7,7 +7,8 @@ DashScope said: its answers are scanned as those of its own protocol.
 """
 
 import time
-from http import HTTPStatus
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from multidict import istr
@@ -16,20 +17,30 @@ from observability import names
 from observability.ending import CLIENTS_FAULT
 from observability.observation import Attempt as AttemptRecord
 from observability.observation import now_ns
-from observability.scanners import response_scanner
+from observability.scanners import Scanner, response_scanner
 from proxy.attempt import Attempt, Ended, added_lines
 from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
-from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError, error_body
 from proxy.exchange import Exchange
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept
 from proxy.relay import relay
 from proxy.routing import Plan
-from proxy.translate.answers import Answer, Failure, failure_body, pieces_of, read_answer, to_fetch
+from proxy.translate.answers import (
+    Answer,
+    Failure,
+    event_of_error,
+    events_of,
+    failure_body,
+    pieces_of,
+    read_answer,
+    to_fetch,
+)
 from proxy.translate.asking import read_whole
 from proxy.translate.downloads import Downloads, Pieces, encoded
 from proxy.translate.models import Call, call_of
+from proxy.translate.replies import head_of_reply, lines_of
 from proxy.translate.request import Translator, translator_of
 from proxy.translate.tasks import AbandonedTasks, Task
 from proxy.upstream.connection import Connection
@@ -70,20 +81,25 @@ class TranslatedAttempt(Attempt):
     async def _answer(self) -> Ended:
         """Translate, send, wait for what comes of it; then answer, or find that another target comes next."""
         self._prepare()
-        _exchange, call = self._exchange, self._call
         head, body = await self._ask()
         answer = read_answer(head.status, body)
         self._scan(head.status, body)
         if answer.failure is None:
             self._plan.report(Blame.NONE)
-            if call.is_task:
-                answer = await self._follow(answer)
+            if self._call.is_task:
+                return await self._follow(answer, head)
+        return await self._end(answer, head)
+
+    async def _end(self, answer: Answer, head: ResponseHead) -> Ended:
+        """Say how it ended."""
         if answer.failure is not None:
             return await self._refuse(answer.failure, answer, head)
         if not answer.images:
-            message = "the upstream's answer has no image"
-            raise UpstreamError("upstream_protocol", message, response_started=True)
+            raise _protocol_error("the upstream's answer has no image")
         await self._deliver(answer, head)
+        return self._done()
+
+    def _done(self) -> Ended:
         self._plan.succeeded()
         self._record.verdict = Verdict.DONE
         return Ended(Verdict.DONE)
@@ -125,10 +141,9 @@ class TranslatedAttempt(Attempt):
             began_ns = now_ns()
             try:
                 head = await connection.read_head()
-                self._record.status = exchange.observation.upstream_status = head.status
+                self._record.status = head.status
                 if not connection.request_complete and head.status < 400:
-                    message = "the upstream answered before it had the whole request"
-                    raise UpstreamError("upstream_protocol", message, response_started=True)
+                    raise _protocol_error("the upstream answered before it had the whole request")
                 return head, await read_whole(connection, head)
             finally:
                 exchange.observation.upstream_ns += now_ns() - began_ns
@@ -181,17 +196,20 @@ class TranslatedAttempt(Attempt):
     # -- what came of it ---------------------------------------------------------------------------------------------
 
     def _scan(self, status: int, body: bytes) -> None:
-        """Look at an answer as at one of DashScope's own protocol."""
+        """Look at an answer as at one of DashScope's own protocol; what goes to the client is not looked at again."""
         observation = self._exchange.observation
-        observation.stream = False
-        observation.scanner = response_scanner("dashscope", self._call.operation, "application/json", status)
+        observation.upstream_status = status
+        scanner = response_scanner("dashscope", self._call.operation, "application/json", status)
+        observation.scanner = scanner
         observation.scan(body)
+        scanner.end()
+        scanner.findings.complete = False  # until the client has what follows from it
+        observation.scanner = _Seen(scanner.findings)
 
-    async def _follow(self, made: Answer) -> Answer:
-        """From a task that was made to its end."""
+    def _task_of(self, made: Answer) -> Task:
+        """The task that was made. UpstreamError where there is none."""
         if made.task_id is None:
-            message = "the upstream made no task, though it was asked for one"
-            raise UpstreamError("upstream_protocol", message, response_started=True)
+            raise _protocol_error("the upstream made no task, though it was asked for one")
         own = added(self._auth_lines())
         spoken = [line for line in self._exchange.raw_headers if line[0].lower() == b"x-dashscope-workspace"]
         path = _TASKS + made.task_id
@@ -199,26 +217,63 @@ class TranslatedAttempt(Attempt):
         def head_of(method: bytes, behind: str) -> bytes:
             return self._head_of(method, path + behind, spoken, own, 0 if method == b"POST" else None)
 
-        service = self._choice.target.service
-        task = Task(made.task_id, self._pool, service.idle_timeout_ms, head_of, made.task_status)
+        idle_timeout_ms = self._choice.target.service.idle_timeout_ms
+        return Task(made.task_id, self._pool, idle_timeout_ms, head_of, made.task_status)
+
+    async def _follow(self, made: Answer, head: ResponseHead) -> Ended:
+        """From a task that was made to its end."""
+        task = self._task_of(made)
+        observation = self._exchange.observation
         began_ns = now_ns()
         try:
-            status, body, answer = await task.result()
+            if self._translator.streams:
+                async with Downloads(self._pools, self._choice.target.service) as downloads:
+                    await self._stream(self._events(task, downloads), b": the task was made\n\n", made, head)
+                return self._done()
+            try:
+                look = [look async for look in task.looks()][-1]
+            finally:
+                observation.upstream_ns += now_ns() - began_ns
         except BaseException:  # the client left, the time is over, or nobody can tell what became of it
             self._abandoned.cancel(task)
             raise
-        finally:
-            self._exchange.observation.upstream_ns += now_ns() - began_ns
-        self._exchange.observation.upstream_status = status
-        self._scan(status, body)
-        if answer.failure is not None and status < 400:
-            self._creates_job = False  # it is over, and nothing was made
-        return answer
+        assert look is not None
+        self._scan(look.status, look.body)
+        if look.status < 400:
+            self._creates_job = False  # it is over: where it failed, nothing was made
+        return await self._end(look.answer, head)
+
+    async def _events(self, task: Task, downloads: Downloads) -> AsyncGenerator[bytes, None]:
+        """What a stream says of a task: comments, then the images or an error. UpstreamError cuts it."""
+        exchange = self._exchange
+        try:
+            answer = Answer()
+            async with aclosing(task.looks()) as looks:
+                async for look in looks:
+                    if look is None:
+                        yield b": the task is %b\n\n" % (task.status or "under way").lower().encode("ascii", "replace")
+                    else:
+                        self._scan(look.status, look.body)
+                        answer = look.answer
+            if answer.failure is not None:
+                self._fail(answer.failure)
+                yield event_of_error(failure_body(answer.failure, answer.request_id))
+                return
+            if not answer.images:
+                raise _protocol_error("the upstream's answer has no image")
+            first, *others = self._completed(answer)
+            connections = await downloads.open(to_fetch(answer.images))
+            yield first
+            async for piece in encoded(connections, others):
+                yield piece
+        except UpstreamError as error:
+            yield event_of_error(error_body(error.kind, error.message, "openai", exchange.observation.request_id))
+            raise
 
     async def _refuse(self, failure: Failure, answer: Answer, head: ResponseHead) -> Ended:
         """The upstream's no: to the client, or kept while another target is tried."""
         exchange, plan = self._exchange, self._plan
-        lines = _lines_of(answer, head)
+        lines = lines_of(answer, head)
         wait_s = None
         if failure.status in (429, 503):
             value = next((value for name, value in head.headers if name.lower() == b"retry-after"), None)
@@ -230,37 +285,61 @@ class TranslatedAttempt(Attempt):
         plan.report(judgement.blames if said else Blame.NONE, wait_s)
         self._record.error = failure.code
         body = failure_body(failure, answer.request_id)
-        own = _head(failure.status, lines, len(body))
+        own = head_of_reply(failure.status, lines, len(body))
         follows = judgement.verdict is Verdict.NEXT_KEY or plan.target_left
         if judgement.verdict is not Verdict.DONE and follows:
             self._record.verdict = judgement.verdict
             return Ended(judgement.verdict, kept=Kept(self._choice, own, [body], usage_asked=False))
         self._settle()
-        origin = names.ORIGIN_CLIENT if failure.status in CLIENTS_FAULT else names.ORIGIN_UPSTREAM
-        exchange.observation.fail(failure.code, names.OUTCOME_UPSTREAM_ERROR, origin)
+        self._fail(failure)
         await self._send(own, body)
-        self._record.verdict = Verdict.DONE
-        return Ended(Verdict.DONE)
+        return self._done()
+
+    def _fail(self, failure: Failure) -> None:
+        """The upstream's no is how the exchange ends."""
+        origin = names.ORIGIN_CLIENT if failure.status in CLIENTS_FAULT else names.ORIGIN_UPSTREAM
+        self._exchange.observation.fail(failure.code, names.OUTCOME_UPSTREAM_ERROR, origin)
 
     async def _deliver(self, answer: Answer, head: ResponseHead) -> None:
         """The images, as the client wants them."""
-        created = int(time.time())
-        urls = to_fetch(answer.images) if self._translator.inline else []
-        first, *others = pieces_of(answer, created, inline=bool(urls))
-        if not urls:
+        translator = self._translator
+        inline = translator.streams or translator.inline
+        urls = to_fetch(answer.images) if inline else []
+        first, *others = self._completed(answer) if translator.streams else pieces_of(answer, _now_s(), inline=inline)
+        if not inline:
             self._settle()
-            await self._send(_head(200, _lines_of(answer, head), len(first)), first)
+            await self._send(head_of_reply(200, lines_of(answer, head), len(first)), first)
             return
-        exchange = self._exchange
+        observation = self._exchange.observation
         async with Downloads(self._pools, self._choice.target.service) as downloads:
             began_ns = now_ns()
             try:
                 connections = await downloads.open(urls)
             finally:
-                exchange.observation.upstream_ns += now_ns() - began_ns
-            self._settle()
-            source = Pieces(encoded(connections, others))
-            await relay(exchange, source, _head(200, _lines_of(answer, head), None), self._added(), [first])
+                observation.upstream_ns += now_ns() - began_ns
+            await self._stream(encoded(connections, others), first, answer, head)
+
+    def _completed(self, answer: Answer) -> list[bytes]:
+        kind = "image_edit" if self._route.operation.name == "images.edits" else "image_generation"
+        observation = self._exchange.observation
+        if observation.scanner is not None:
+            observation.scanner.findings.events += len(answer.images)
+        return events_of(answer, _now_s(), f"{kind}.completed")
+
+    async def _stream(
+        self, pieces: AsyncGenerator[bytes, None], first: bytes, answer: Answer, head: ResponseHead
+    ) -> None:
+        """Commit, and pass on what comes."""
+        streams = self._translator.streams
+        self._exchange.observation.stream = streams
+        self._settle()
+        source = Pieces(pieces)
+        content_type = b"text/event-stream" if streams else b"application/json"
+        own = head_of_reply(200, lines_of(answer, head), None, content_type)
+        try:
+            await relay(self._exchange, source, own, self._added(), [first])
+        finally:
+            await source.close()
 
     async def _send(self, head: ResponseHead, body: bytes) -> None:
         """An answer that is whole."""
@@ -270,31 +349,18 @@ class TranslatedAttempt(Attempt):
         return added_lines(self._exchange, self._choice.target.service.name)
 
 
-def _lines_of(answer: Answer, head: ResponseHead) -> list[tuple[bytes, bytes]]:
-    """What of DashScope's head an OpenAI client knows: the id of the request."""
-    lines = [(name, value) for name, value in head.headers if name.lower() == b"x-request-id"]
-    if not lines and answer.request_id is not None and answer.request_id.isascii() and answer.request_id.isprintable():
-        lines = [(b"x-request-id", answer.request_id.encode("ascii"))]
-    return lines
+class _Seen(Scanner):
+    """What is known of an answer that was looked at, while the gateway's own words of it go to the client."""
+
+    __slots__ = ()
+
+    def _take(self, data: bytes) -> None:
+        pass
 
 
-def _head(status: int, lines: list[tuple[bytes, bytes]], content_length: int | None) -> ResponseHead:
-    """The head of an answer of our own making; `content_length` None: it comes in chunks."""
-    content_type = b"application/json"
-    length = [] if content_length is None else [(b"Content-Length", b"%d" % content_length)]
-    try:
-        reason = HTTPStatus(status).phrase.encode("ascii")
-    except ValueError:
-        reason = b""
-    return ResponseHead(
-        status=status,
-        reason=reason,
-        http_version="1.1",
-        headers=[(b"Content-Type", content_type), *length, *lines],
-        content_length=content_length,
-        framing="chunked" if content_length is None else "length",
-        keep_alive=True,
-        content_type=content_type,
-        content_encoding=b"",
-        connection=None,
-    )
+def _now_s() -> int:
+    return int(time.time())
+
+
+def _protocol_error(message: str) -> UpstreamError:
+    return UpstreamError("upstream_protocol", message, response_started=True)

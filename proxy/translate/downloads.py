@@ -8,7 +8,7 @@ else may not. The way there is the service's: its egress proxy, what its TLS res
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -75,7 +75,7 @@ class Downloads:
         return connection
 
 
-async def encoded(connections: Sequence[Connection], pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def encoded(connections: Sequence[Connection], pieces: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
     """What stands between the images (`answers.pieces_of`, without the first), and between them the images."""
     for connection, behind in zip(connections, pieces, strict=True):
         base64 = Base64()
@@ -95,7 +95,7 @@ class Pieces:
     body_complete = False
     held_bytes = 0
 
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
         self._pieces = pieces
 
     def read_nowait(self) -> bytes | None:
@@ -108,6 +108,10 @@ class Pieces:
             if piece:
                 return piece
         return b""
+
+    async def close(self) -> None:
+        """No more will be read."""
+        await self._pieces.aclose()
 
 
 def _place_of(url: str, service: Service) -> tuple[Service, bytes]:

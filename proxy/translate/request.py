@@ -59,6 +59,11 @@ class Translator(Rewriter):
         """Field → value, of those that are known and there."""
 
     @property
+    def streams(self) -> bool:
+        """The answer is wanted as a stream of events."""
+        return self.texts.get("stream") is True
+
+    @property
     def inline(self) -> bool:
         """The images are wanted in the answer, not their URLs."""
         return self.texts.get("response_format") == "b64_json"
@@ -73,8 +78,6 @@ class Translator(Rewriter):
             value = value.replace("x", "*")
         if name == "parameters" and not isinstance(value, dict):
             raise GatewayError("bad_request", "parameters has to be an object")
-        if name == "stream" and value is True:
-            raise TargetUnusableError("bad_request", "images of this model cannot be streamed: leave stream out")
         if name == "response_format" and value not in ("url", "b64_json"):
             raise GatewayError("bad_request", "response_format has to be url or b64_json")
         self.texts[name] = value

@@ -1,15 +1,16 @@
 """A task of DashScope's, from its making to its end: asked for until it is over, cancelled where nobody waits any more.
 
 While a task runs the client hears nothing unless it asked for a stream. Its answer has one status, which is not known
-before: a 200 that is sent to keep a connection busy could not become the 400 or 429 that the SDK is to raise, nor be
-taken back for a fallback; and interim answers (102) are taken for the answer itself by Python's http.client and by
-proxies. The kernel's keep-alive probes hold the connection open, and whoever wants a sign of life asks for `stream`.
+before: a 200 that is sent to keep a connection busy (white space may stand before JSON) could not become the 400 or
+429 that the SDK is to raise, nor be taken back for a fallback; and interim answers (102) are taken for the answer
+itself by Python's http.client and by proxies. The kernel's keep-alive probes hold the connection open. Whoever wants
+signs of life asks for `stream`, and gets a comment for each look at the task.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from observability.log import get_logger
 from proxy.errors import TargetUnusableError, UpstreamError
@@ -35,6 +36,21 @@ _PASSING: Final = frozenset((429, 500, 502, 503, 504))
 _log = get_logger(__name__)
 
 
+class Look(NamedTuple):
+    """What was heard of a task."""
+
+    status: int
+    """Of HTTP."""
+    body: bytes
+    answer: Answer
+
+    @property
+    def ends(self) -> bool:
+        """It is the last: the task is over, or cannot be asked for."""
+        over = self.answer.task_status == "SUCCEEDED" or self.answer.task_status in FAILED
+        return over or (self.status != HTTPStatus.OK and self.status not in _PASSING)
+
+
 class Task:
     """One that was made. `head_of` writes the head of a request about it: method and what stands behind its id."""
 
@@ -55,38 +71,42 @@ class Task:
         """DashScope cancels what has not begun yet, and nothing else."""
         return self.status == "PENDING"
 
-    async def result(self) -> tuple[int, bytes, Answer]:
-        """Status, body and meaning of the answer that is its last. UpstreamError where it does not end in time."""
-        wait_s, failures = FIRST_WAIT_S, 0
-        scope = asyncio.timeout(TASK_S)
-        try:
-            async with scope:
-                while True:
-                    await asyncio.sleep(wait_s)
-                    wait_s = min(wait_s * WAIT_FACTOR, WAIT_MAX_S)
-                    try:
-                        status, body, answer = await self._look()
-                    except (UpstreamError, TargetUnusableError):
-                        failures += 1
-                        if failures >= FAILURES_MAX:
-                            raise
-                        continue
-                    if status in _PASSING and failures + 1 < FAILURES_MAX:
-                        failures += 1
-                        continue
-                    failures = 0
-                    self.status = answer.task_status
-                    if status != HTTPStatus.OK or answer.task_status in FAILED or answer.task_status == "SUCCEEDED":
-                        return status, body, answer
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            message = f"the task did not end within {TASK_S:g} s"
-            raise UpstreamError("upstream_timeout", message) from None
+    async def looks(self) -> AsyncGenerator[Look | None, None]:
+        """Ask for it again and again: None while it is under way, at last the answer that is its end.
 
-    async def _look(self) -> tuple[int, bytes, Answer]:
+        Raises UpstreamError where it does not end in time, or cannot be asked for.
+        """
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + TASK_S
+        wait_s, failures = FIRST_WAIT_S, 0
+        while True:
+            await asyncio.sleep(min(wait_s, due_at - loop.time()))
+            wait_s = min(wait_s * WAIT_FACTOR, WAIT_MAX_S)
+            look: Look | None = None
+            try:
+                async with asyncio.timeout_at(due_at):
+                    look = await self._look()
+            except TimeoutError:
+                pass
+            except (UpstreamError, TargetUnusableError):
+                failures += 1
+                if failures >= FAILURES_MAX:
+                    raise
+            if look is not None:
+                failures = failures + 1 if look.status in _PASSING else 0
+                if look.ends or failures >= FAILURES_MAX:
+                    yield look
+                    return
+            if loop.time() >= due_at:
+                message = f"the task did not end within {TASK_S:g} s"
+                raise UpstreamError("upstream_timeout", message, response_started=True)
+            yield None
+
+    async def _look(self) -> Look:
         head, body = await ask(self._pool, b"GET", self._head_of(b"GET", ""), self._idle_timeout_ms)
-        return head.status, body, read_answer(head.status, body)
+        answer = read_answer(head.status, body)
+        self.status = answer.task_status or self.status
+        return Look(head.status, body, answer)
 
     async def cancel(self) -> None:
         """Say that nobody wants it any more. It may be too late for that."""

@@ -139,6 +139,22 @@ async def test_generate_into_the_answer(bed: Bed) -> None:
     await bed.record()
 
 
+async def test_generate_as_a_stream(bed: Bed) -> None:
+    bed.one.stored = {"a": PNG}
+    bed.one.answers = [task_answer("t-4", "PENDING")]
+    bed.one.tasks["t-4"] = [task_answer("t-4", "SUCCEEDED", {"url": f"{bed.one.url}/stored/a"})]
+    stream = await bed.client.images.generate(model="wan2.2-t2i-flash", prompt="p", stream=True, partial_images=2)
+    [event] = [event async for event in stream]
+    assert event.type == "image_generation.completed"
+    assert base64.b64decode(event.b64_json) == PNG
+    assert (await bed.record())["gen_ai.request.stream"] is True
+    bed.one.tasks["t-4"] = [task_answer("t-4", "FAILED", code="InternalError", message="It went wrong.")]
+    stream = await bed.client.images.generate(model="wan2.2-t2i-flash", prompt="p", stream=True)
+    with pytest.raises(openai.APIError, match="It went wrong"):
+        [event async for event in stream]
+    assert (await bed.record())["error.type"] == "InternalError"
+
+
 async def test_edit_several_files_and_a_mask(bed: Bed) -> None:
     bed.one.answers = [images_answer(URL)]
     made = await bed.client.images.edit(

@@ -12,8 +12,9 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.translate import tasks
+from proxy.translate import downloads, tasks
 from tests.fakes.dashscope_images import REQUEST_ID, DashScopeImages, images_answer, refusal, task_answer
+from tests.fakes.scripted import Fin, ReadHead, ReadRequest, Scripted, Send
 from tests.fakes.worker import KEY, UPSTREAM_KEY, FakeWorker, document_of, running
 from tests.proxy.translate.test_form import written
 
@@ -28,6 +29,20 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "FIRST_WAIT_S", 0.01)
 
 
+def loads(data: bytes) -> Any:
+    return orjson.loads(data)
+
+
+def events_of(data: bytes) -> list[Any]:
+    """Of server-sent events; an event says its name as `type` too."""
+    found: list[Any] = []
+    for event in data.decode().split("\n\n")[:-1]:
+        name, _, said = event.rpartition("data: ")
+        found.append(loads(said.encode()) if name or said.startswith("{") else event)
+        assert not name or name == f"event: {found[-1]['type']}\n"
+    return found
+
+
 class Bed:
     """A worker before one or two DashScopes, and a client."""
 
@@ -40,6 +55,7 @@ class Bed:
     async def post(
         self, asked: Any, path: str = "/v1/images/generations", **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
+        """Status, JSON (or the events of a stream, comments as texts) and head of what comes."""
         body, kind = (asked, "multipart/form-data; boundary=X-b.1") if isinstance(asked, bytes) else (None, "")
         headers = {"Authorization": f"Bearer {KEY}", **headers}
         if body is None:
@@ -47,7 +63,9 @@ class Bed:
         async with self.client.post(
             f"http://{self.worker.host}:{self.worker.port}{path}", data=body, headers={**headers, "Content-Type": kind}
         ) as answer:
-            return answer.status, orjson.loads(await answer.read()), {k.lower(): v for k, v in answer.headers.items()}
+            lines = {name.lower(): value for name, value in answer.headers.items()}
+            data = await answer.read()
+            return answer.status, events_of(data) if answer.content_type == "text/event-stream" else loads(data), lines
 
 
 @contextlib.asynccontextmanager
@@ -393,3 +411,227 @@ async def test_an_image_that_cannot_be_had_is_an_error_with_a_status(url: str) -
         assert headers["x-sluiceway-error"] in ("upstream_protocol", "connect_failed")
         assert "image cannot be fetched" in body["error"]["message"]
         assert (await bed.worker.fields())["sluiceway.outcome"] == "upstream_error"
+
+
+async def test_an_image_that_breaks_off_cuts_the_answer() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    async with serving() as bed, Scripted(ReadRequest(), Send(head + b"x" * 5000), Fin()) as store:
+        bed.one.answers = [images_answer(f"http://127.0.0.1:{store.port}/a.png")]
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await bed.post({**GENERATE, "response_format": "b64_json"})
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["error.type"]) == ("upstream_aborted", "upstream_truncated")
+        assert fields["sluiceway.usage.images"] == 1
+
+
+STORES = {
+    "a redirect": b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
+    "too large": b"HTTP/1.1 200 OK\r\nContent-Length: 67108865\r\n\r\n",
+    "encoded": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+    "not HTTP": b"hello\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", STORES.values(), ids=list(STORES))
+async def test_what_a_store_may_not_say(said: bytes) -> None:
+    async with serving() as bed, Scripted(ReadRequest(), Send(said), Fin()) as store:
+        bed.one.answers = [images_answer(f"http://127.0.0.1:{store.port}/a.png")]
+        status, _, headers = await bed.post({**GENERATE, "response_format": "b64_json"})
+        assert (status, headers["x-sluiceway-error"]) == (502, "upstream_protocol")
+        assert len(store.heads) == 1
+
+
+async def test_an_image_without_a_length_that_grows_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "IMAGE_BYTES_MAX", 70000)
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    async with serving() as bed, Scripted(ReadRequest(), Send(head), Send(b"x" * 1000, times=71), Fin()) as store:
+        bed.one.answers = [images_answer(f"http://127.0.0.1:{store.port}/a.png")]
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await bed.post({**GENERATE, "response_format": "b64_json"})
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_of_a_task_has_signs_of_life_and_then_the_images() -> None:
+    async with serving() as bed:
+        bed.one.stored = {"a": PNG, "b": b"x"}
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        urls = [{"url": f"{bed.one.url}/stored/{name}"} for name in bed.one.stored]
+        bed.one.tasks["t-1"] = [
+            task_answer("t-1", "PENDING"),
+            task_answer("t-1", "RUNNING"),
+            task_answer("t-1", "SUCCEEDED", *urls),
+        ]
+        status, events, headers = await bed.post({**TASK, "stream": True, "n": 2, "partial_images": 1})
+        assert (status, headers["content-type"]) == (200, "text/event-stream")
+        assert events[:3] == [": the task was made", ": the task is pending", ": the task is running"]
+        assert [event["type"] for event in events[3:]] == ["image_generation.completed"] * 2
+        assert [base64.b64decode(event["b64_json"]) for event in events[3:]] == [PNG, b"x"]
+        fields = await bed.worker.fields()
+        expected = {
+            "sluiceway.outcome": "ok",
+            "gen_ai.request.stream": True,
+            "sluiceway.response.events": 2,
+            "sluiceway.usage.images": 2,
+            "sluiceway.usage.source": "upstream",
+            "sluiceway.task_id": "t-1",
+        }
+        assert {key: fields.get(key) for key in expected} == expected
+        assert fields["sluiceway.time_to_first_byte_ms"] < fields["sluiceway.time_to_first_token_ms"]
+
+
+async def test_a_stream_of_an_edit_that_is_answered_at_once() -> None:
+    async with serving() as bed:
+        bed.one.stored = {"a": PNG}
+        bed.one.answers = [images_answer(f"{bed.one.url}/stored/a", input_tokens=3, output_tokens=4, width=8, height=9)]
+        parts = [("image", b"", PNG), ("prompt", None, b"p"), ("model", None, b"qwen-image"), ("stream", None, b"true")]
+        status, [event], _ = await bed.post(written(parts), "/v1/images/edits")
+        assert (status, event["type"], event["size"]) == (200, "image_edit.completed", "8x9")
+        assert base64.b64decode(event["b64_json"]) == PNG
+        assert event["usage"]["total_tokens"] == 7
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "ok"
+
+
+async def test_a_no_before_a_stream_has_a_status() -> None:
+    async with serving() as bed:
+        bed.one.answers = [refusal(429, "Throttling")]
+        status, body, _ = await bed.post({**TASK, "stream": True})
+        assert (status, body["error"]["code"]) == (429, "Throttling")
+
+
+async def test_a_no_in_a_stream_is_an_event() -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "FAILED", code="DataInspectionFailed", message="No.")]
+        status, events, _ = await bed.post({**TASK, "stream": True})
+        assert (status, events[-1]["error"]["code"]) == (200, "DataInspectionFailed")
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["error.type"]) == ("upstream_error", "DataInspectionFailed")
+        assert fields["sluiceway.error.origin"] == "client"
+
+
+async def test_a_stream_whose_task_is_lost_is_cut_after_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASK_S", 0.2)
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
+        body, headers = orjson.dumps({**TASK, "stream": True}), {"Authorization": f"Bearer {KEY}"}
+        url = f"http://{bed.worker.host}:{bed.worker.port}/v1/images/generations"
+        async with bed.client.post(url, data=body, headers={**headers, "Content-Type": "application/json"}) as answer:
+            seen = b""
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async for piece in answer.content.iter_any():
+                    seen += piece
+        assert events_of(seen)[-1]["error"]["code"] == "upstream_timeout"
+        assert (await bed.worker.fields())["error.type"] == "upstream_timeout"
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+async def test_a_client_that_leaves_its_stream_has_its_task_cancelled() -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
+        asking = asyncio.create_task(bed.post({**TASK, "stream": True}))
+        await bed.one.looked.wait()
+        asking.cancel()
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "client_aborted"
+
+
+# -- keys, routes and what goes wrong on the way -----------------------------------------------------------------------
+
+
+async def test_a_key_that_is_used_up_makes_way_for_the_next() -> None:
+    async with serving(service={"api_keys": ["sk-a", "sk-b"]}) as bed:
+        bed.one.answers = [refusal(429, "Throttling"), images_answer("https://example.com/a.png")]
+        status, _, headers = await bed.post(EDIT, "/v1/images/edits")
+        assert (status, headers["x-sluiceway-attempts"]) == (200, "2")
+        assert {one.headers["Authorization"] for one in bed.one.requests} == {"Bearer sk-a", "Bearer sk-b"}
+        assert bed.one.requests[0].pictures == bed.one.requests[1].pictures
+
+
+async def test_the_callers_own_key_goes_upstream() -> None:
+    async with serving(auth="passthrough", service={"api_keys": []}) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a.png"})]
+        status, _, _ = await bed.post(TASK)
+        assert status == 200
+        assert bed.one.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+async def test_by_model_with_another_name() -> None:
+    routing = {"by_model": [{"match": "gpt-image-*", "service": "two", "model": "qwen-image-edit-max"},
+                            {"match": "*", "service": "sim"}]}  # fmt: skip
+    async with serving(routing=routing) as bed:
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        edit = EDIT.replace(b"qwen-image-edit", b"gpt-image-1")
+        status, _, _ = await bed.post(edit, "/v1/images/edits")
+        assert (status, bed.two.requests[0].document["model"]) == (200, "qwen-image-edit-max")
+        fields = await bed.worker.fields()
+        assert fields["gen_ai.request.model"] == "gpt-image-1"
+        assert fields["sluiceway.upstream_model"] == "qwen-image-edit-max"
+
+
+async def test_two_models_are_refused_before_the_end_goes_upstream() -> None:
+    twice = EDIT.replace(b"--X-b.1--", b'--X-b.1\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--X-b.1--')
+    async with serving() as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png")]
+        status, body, _ = await bed.post(twice, "/v1/images/edits")
+        assert status == 400
+        assert "twice" in body["error"]["message"]
+        assert bed.one.requests == []
+
+
+async def test_a_large_json_edit_streams_too() -> None:
+    async with serving() as bed:
+        bed.one.answers = [images_answer("https://example.com/a.png")]
+        url = "data:image/png;base64," + base64.b64encode(PNG * 400).decode()
+        asked = {"images": [{"image_url": url}, {"image_url": url}], "prompt": "p", "model": "qwen-image-edit"}
+        status, _, _ = await bed.post(asked, "/v1/images/edits")
+        assert status == 200
+        [request] = bed.one.requests
+        assert [(one.kind, one.size) for one in request.pictures] == [("image/png", len(PNG) * 400)] * 2
+        assert request.headers["Transfer-Encoding"] == "chunked"
+
+
+UPSTREAMS: dict[str, tuple[bytes, int, str]] = {
+    "early and refused": (b'HTTP/1.1 413 No\r\nContent-Length: 27\r\n\r\n{"code":"TooLarge","x":"yz"}'[:-1], 413, ""),
+    "early and content": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 502, "upstream_protocol"),
+}
+
+
+@pytest.mark.parametrize(("said", "status", "kind"), UPSTREAMS.values(), ids=list(UPSTREAMS))
+async def test_an_upstream_that_answers_before_it_has_all(said: bytes, status: int, kind: str) -> None:
+    async with Scripted(ReadHead(), Send(said)) as upstream, one_target(upstream.port) as (worker, client):
+        body = written([("model", None, b"qwen-image"), ("prompt", None, b"p"), ("image", b"", PNG * 1300)])
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "multipart/form-data; boundary=X-b.1"}
+        url = f"http://{worker.host}:{worker.port}/v1/images/edits"
+        async with client.post(url, data=body, headers=headers) as answer:
+            assert (answer.status, answer.headers.get("x-sluiceway-error", "")) == (status, kind)
+
+
+@contextlib.asynccontextmanager
+async def one_target(port: int) -> AsyncIterator[tuple[FakeWorker, aiohttp.ClientSession]]:
+    api = {"scenario": "image", "protocols": ["openai"]}
+    document = document_of(f"http://127.0.0.1:{port}", provider="dashscope", model_api=api)
+    async with running(document) as worker, aiohttp.ClientSession() as client:
+        yield worker, client
+
+
+ANSWERS = {
+    "no JSON": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "encoded": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "too large": b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b" " * 2000000,
+    "cut": b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a"',
+}
+
+
+@pytest.mark.parametrize("said", ANSWERS.values(), ids=list(ANSWERS))
+async def test_an_answer_that_is_none(said: bytes) -> None:
+    async with Scripted(ReadRequest(), Send(said), Fin()) as upstream, one_target(upstream.port) as (worker, client):
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        url = f"http://{worker.host}:{worker.port}/v1/images/generations"
+        async with client.post(url, data=orjson.dumps(GENERATE), headers=headers) as answer:
+            assert (answer.status, (await answer.json())["error"]["type"]) == (502, "server_error")
+        assert (await worker.fields())["sluiceway.error.origin"] == "upstream"
