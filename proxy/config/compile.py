@@ -25,7 +25,7 @@ from proxy.protocols import default_operations
 from proxy.protocols.base import Operation
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
-from proxy.translate.models import translates
+from proxy.translate.models import CALLS, translates
 
 _TargetOf = Callable[[TargetConfig], Target]
 
@@ -239,6 +239,8 @@ def _routes(model_api: ModelApi) -> Iterator[Route]:
                 for service, protocol in spoken.items()
             },
             translated=frozenset(service.name for service in spoken if translates(operation, service)),
+            called_by_model=operation.name in CALLS
+            and any(target.model is None and translates(operation, target.service) for target in model_api.targets),
         )
 
 

@@ -128,6 +128,8 @@ class Route:
     translated: frozenset[str] = frozenset()
     """The names of services that get another call in place of the operation (`proxy.translate`); their path here is
     what stands before that call's."""
+    called_by_model: bool = False
+    """The model's name decides what one of these is asked for, so it has to be known before anything goes there."""
     needs_model: bool = field(init=False)
     """Whether a target, or what is asked of it, can only be chosen once the model's name is known."""
     model_matters: bool = field(init=False)
@@ -135,8 +137,7 @@ class Route:
 
     def __post_init__(self) -> None:
         names_model = self.operation.names_model
-        called = {target.service.name for target in self.model_api.targets if target.model is None}
-        needs_model = self.model_api.needs_model or not called.isdisjoint(self.translated)
+        needs_model = self.model_api.needs_model or self.called_by_model
         object.__setattr__(self, "needs_model", names_model and needs_model)
         object.__setattr__(self, "model_matters", names_model and (needs_model or self.model_api.model_matters))
 

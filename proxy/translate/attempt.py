@@ -39,7 +39,7 @@ from proxy.translate.answers import (
 )
 from proxy.translate.asking import read_whole
 from proxy.translate.downloads import Downloads, Pieces, encoded
-from proxy.translate.models import Call, call_of
+from proxy.translate.models import REFUSED, Call, call_of
 from proxy.translate.replies import head_of_reply, lines_of
 from proxy.translate.request import Translator, translator_of
 from proxy.translate.tasks import AbandonedTasks, Task
@@ -109,7 +109,7 @@ class TranslatedAttempt(Attempt):
     def _prepare(self) -> None:
         """Find the call, and make what translates the body. TargetUnusableError, GatewayError (model_missing)."""
         exchange, operation, target = self._exchange, self._route.operation.name, self._choice.target
-        if operation == "images.variations":
+        if operation in REFUSED:
             message = "DashScope has no variations of images: use edits, with a prompt"
             raise TargetUnusableError("bad_request", message)
         scanner = exchange.observation.request_scanner

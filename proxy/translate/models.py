@@ -10,8 +10,10 @@ from typing import Final, NamedTuple
 from proxy.config.targets import Service, matcher
 from proxy.protocols.base import Operation
 
-OPERATIONS: Final = frozenset(("images.generations", "images.edits", "images.variations"))
-"""Of the OpenAI protocol. The last is known only to be refused: DashScope has nothing like it."""
+CALLS: Final = ("images.generations", "images.edits")
+"""Operations of the OpenAI protocol that become a call of DashScope's, as their model is."""
+REFUSED: Final = ("images.variations",)
+"""DashScope has nothing like them."""
 _BASE: Final = "/api/v1/services/aigc/"
 
 
@@ -82,14 +84,14 @@ def translates(operation: Operation, service: Service) -> bool:
     """Are requests of the operation translated for the service?"""
     return (
         operation.protocol == "openai"
-        and operation.name in OPERATIONS
+        and operation.name in (*CALLS, *REFUSED)
         and service.provider.name == "dashscope"
         and "dashscope" in service.spoken
     )
 
 
 def call_of(operation: str, model: str, image_paths: Sequence[tuple[str, str]] = ()) -> Call:
-    """The call that a request for `model` becomes; `operation` is one of the first two of OPERATIONS."""
+    """The call that a request for `model` becomes; `operation` is one of CALLS."""
     way = next((way for pattern, way in image_paths if matcher(pattern)(model)), None)
     if way is None:
         way = next((way for fits, way in _TABLE if fits(model)), "sync")

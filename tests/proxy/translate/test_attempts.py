@@ -70,12 +70,12 @@ class Bed:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, fallback: bool = False, service: dict[str, Any] | None = None, **model_api: Any
+    *, fallback: bool | list[dict[str, Any]] = False, service: dict[str, Any] | None = None, **model_api: Any
 ) -> AsyncIterator[Bed]:
     async with DashScopeImages() as one, DashScopeImages() as two, aiohttp.ClientSession() as client:
         api: dict[str, Any] = {"scenario": "image", "protocols": ["openai"], **model_api}
         if fallback:
-            api["fallback"] = [{"service": "two"}]
+            api["fallback"] = [{"service": "two"}] if fallback is True else fallback
         document = document_of(one.url, provider="dashscope", service=service, model_api=api)
         document["services"].append(
             {"name": "two", "provider": "dashscope", "base_url": two.url, "api_keys": ["sk-two"]}
@@ -250,13 +250,29 @@ async def test_what_the_gateway_refuses(path: str, asked: Any, status: int, kind
         assert (await bed.worker.fields())["sluiceway.outcome"] == "rejected"
 
 
-async def test_a_mask_goes_to_a_target_that_takes_it() -> None:
-    async with serving(routing={"single": {"service": "sim", "model": "qwen-image"}}) as bed:
+@pytest.mark.parametrize("times", [1, 200], ids=["small", "large"])
+async def test_a_mask_goes_to_a_target_that_takes_it(times: int) -> None:
+    fallback = [{"service": "two", "model": "wanx2.1-imageedit"}]
+    async with serving(routing={"single": {"service": "sim", "model": "qwen-image"}}, fallback=fallback) as bed:
         bed.one.answers = [images_answer("https://example.com/a.png")]
-        masked = written([("image", b"", PNG), ("mask", b"", PNG), ("prompt", None, b"p"), ("model", None, b"x")])
-        status, body, _ = await bed.post(masked, "/v1/images/edits")
-        assert status == 400
-        assert "takes no mask" in body["error"]["message"]
+        bed.two.answers = [task_answer("t-2", "PENDING")]
+        bed.two.tasks["t-2"] = [task_answer("t-2", "SUCCEEDED", {"url": "https://example.com/b.png"})]
+        parts = [("image", b"", PNG * times), ("mask", b"", PNG), ("prompt", None, b"p"), ("model", None, b"x")]
+        status, _body, headers = await bed.post(written(parts), "/v1/images/edits")
+        assert (status, headers["x-sluiceway-service"]) == (200, "two")
+        assert [one.size for one in bed.two.requests[0].pictures] == [len(PNG) * times, len(PNG)]
+
+
+async def test_an_edit_whose_model_nobody_needs_to_know() -> None:
+    routing = {"single": {"service": "sim", "model": "wan2.5-i2i-preview"}}
+    async with serving(routing=routing) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a.png"})]
+        unnamed = EDIT.replace(b'name="model"', b'name="mudel"')
+        status, _, _ = await bed.post(unnamed, "/v1/images/edits")
+        assert status == 200
+        assert bed.one.requests[0].document["model"] == "wan2.5-i2i-preview"
+        assert bed.one.requests[0].document["input"] == {"images": ["data:0", "data:1"], "prompt": "a lock"}
 
 
 # -- tasks -----------------------------------------------------------------------------------------------------------

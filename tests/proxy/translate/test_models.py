@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse
 from proxy.translate.models import Layout, call_of
 from tests.proxy.config.files import ENVIRON, changed, complaints
@@ -84,3 +85,50 @@ def test_a_bad_one(paths: dict[str, str], wrong: str) -> None:
     [complaint] = complaints(changed(("services.0.image_paths", paths)))
     assert complaint.path.startswith("services[0].image_paths")
     assert wrong in complaint.wrong
+
+
+FILE = """
+services:
+  - {name: plain, provider: dashscope, api_keys: [k]}
+  - {name: prefixed, provider: dashscope, api_keys: [k], base_url: https://example.com/up}
+  - name: several
+    provider: dashscope
+    api_keys: [k]
+    base_urls: {dashscope: https://native.example.com/ds, openai: https://compatible.example.com}
+  - {name: foreign, provider: dashscope, api_keys: [k], base_urls: {openai: https://compatible.example.com}}
+  - {name: openai, provider: openai, api_keys: [k]}
+consumers: [{name: c, keys: [c]}]
+model_apis:
+  - {name: one, scenario: image, protocols: [openai], base_path: /one, strip_base_path: false,
+     routing: {single: {service: prefixed}}}
+  - {name: two, scenario: image, protocols: [openai], base_path: /two, routing: {single: {service: several, model: m}}}
+  - {name: three, scenario: image, protocols: [openai], base_path: /three, routing: {single: {service: foreign}}}
+  - {name: four, scenario: image, protocols: [openai], base_path: /four,
+     routing: {single: {service: openai}}, fallback: [{service: plain, model: m}]}
+  - {name: five, scenario: image, protocols: [openai], base_path: /five,
+     routing: {single: {service: openai, model: m}}, fallback: [{service: plain}]}
+"""
+
+ROUTES = [
+    # path, translated for, the model must be known, it must not be doubled, host and what stands before the path
+    ("/one/v1/images/edits", ["prefixed"], True, True, ("example.com", "/up/one")),
+    ("/one/v1/images/variations", ["prefixed"], False, False, ("example.com", "/up/one")),
+    ("/two/v1/images/generations", ["several"], False, True, ("native.example.com", "/ds")),
+    ("/three/v1/images/generations", [], False, False, ("compatible.example.com", "/v1/images/generations")),
+    ("/four/v1/images/generations", ["plain"], False, True, ("dashscope.aliyuncs.com", "")),
+    ("/five/v1/images/generations", ["plain"], True, True, ("dashscope.aliyuncs.com", "")),
+    ("/five/v1/images/variations", ["plain"], False, True, ("dashscope.aliyuncs.com", "")),
+    ("/five/aliyun/v1/images/generations", [], False, True, None),
+]
+
+
+@pytest.mark.parametrize(("path", "translated", "known", "single", "place"), ROUTES, ids=[row[0] for row in ROUTES])
+def test_which_routes_are_translated(
+    path: str, translated: list[str], known: bool, single: bool, place: tuple[str, str] | None
+) -> None:
+    route = compile_snapshot(parse(FILE, {}, "test"), 1, {}).match("POST", "", path)
+    assert sorted(route.translated) == translated
+    assert (route.needs_model, route.model_matters) == (known, single)
+    if place is not None:
+        name = (*translated, "foreign")[0]
+        assert (route.places[name].host, route.upstream_paths[name]) == place
