@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestPayloadError, _ErrInfo
 
 from observability.log import get_logger
 from proxy import tcp
 from proxy.config.snapshot import Limits
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, forget_frames
 from proxy.forwarded import ProxyHeader
 from proxy.intake import Intake, refusal_of
 
@@ -125,6 +126,7 @@ class Edge(Intake):
         self._tail.clear()
         self._heads.clear()
         super().connection_lost(exc)
+        self._body = EMPTY_PAYLOAD  # which knows its connection
 
     # -- one request after the other ---------------------------------------------------------------------------------
 
@@ -169,8 +171,8 @@ class Edge(Intake):
                     self._await_next()
             if self._refused or not self._body.is_eof():
                 await self._linger()
-        except ConnectionError:
-            pass  # the client left while it was written to
+        except (ConnectionError, asyncio.CancelledError) as error:  # the client left
+            forget_frames(error)  # nor is it raised: kept by the task, it would keep this frame, and the frame the task
         except Exception:  # noqa: BLE001 - the handler answers its own errors: this is one of ours
             _log.exception("connection_failed")
         finally:

@@ -26,7 +26,7 @@ from proxy.config.snapshot import Snapshot
 from proxy.cors import preflight_lines
 from proxy.downstream import DownstreamResponse
 from proxy.edge import REFUSAL, Edge
-from proxy.errors import KINDS, GatewayError, error_body, protocol_of_path
+from proxy.errors import KINDS, GatewayError, error_body, forget_frames, protocol_of_path
 from proxy.exchange import Exchange
 from proxy.headers import connection_line
 from proxy.pipeline import Pipeline
@@ -74,6 +74,7 @@ class Handler:
             await self._pipeline.run(exchange)
         except GatewayError as error:
             self._fail(error, request, response, observation, exchange)
+            forget_frames(error)
         except asyncio.CancelledError:
             if not self.stopping or edge.transport is None:  # the client left
                 raise

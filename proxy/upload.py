@@ -9,7 +9,7 @@ import asyncio
 from observability.observation import now_ns
 from observability.scanners import RequestScanner
 from proxy.changes import NAMED_TWICE, UNREADABLE
-from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError, forget_frames
 from proxy.exchange import Exchange
 from proxy.rewrite import Rewriter
 from proxy.upstream.connection import Connection
@@ -19,7 +19,7 @@ from proxy.upstream.response import ResponseHead
 class Upload:
     """One reading of the tape, by one attempt."""
 
-    __slots__ = ("_chunked", "_connection", "_done_ns", "_exchange", "_rewriter", "_stopping", "_task")
+    __slots__ = ("_chunked", "_connection", "_done_ns", "_exchange", "_failure", "_rewriter", "_stopping", "_task")
 
     def __init__(self, exchange: Exchange, connection: Connection, rewriter: Rewriter | None) -> None:
         self._exchange = exchange
@@ -27,6 +27,7 @@ class Upload:
         self._rewriter = rewriter
         self._chunked = exchange.body.chunked or rewriter is not None
         self._task: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
         self._stopping = False
         self._done_ns = 0
 
@@ -50,14 +51,13 @@ class Upload:
     def raise_failure(self) -> None:
         """Raise what the client's body raised: it closed the connection, and whoever reads there hears only of that."""
         task = self._task
-        if task is None or not task.done():
-            return
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None and not isinstance(error, UpstreamError):
-                raise error from None
-        elif not self._stopping:  # the worker ends, and aiohttp cancels who reads a client's body
-            raise asyncio.CancelledError from None
+        if task is not None and task.done():
+            if not task.cancelled():
+                self._failure = task.exception()
+            elif not self._stopping:  # the worker ends, and aiohttp cancels who reads a client's body
+                raise asyncio.CancelledError from None
+        if self._failure is not None and not isinstance(self._failure, UpstreamError):
+            raise self._failure from None
 
     async def stop(self) -> None:
         """End it, if it still runs, and wait for its end: two readers of one body would be an error."""
@@ -69,7 +69,9 @@ class Upload:
             task.cancel()
             await asyncio.wait((task,))
         if not task.cancelled():
-            task.exception()  # seen
+            self._failure = task.exception()
+            forget_frames(self._failure)
+        self._task = None  # it holds the frames of its failure too, and they hold this
 
     async def _run(self) -> None:
         """Copy the client's body to the upstream; waits for both sides are told apart."""
