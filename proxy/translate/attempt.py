@@ -267,6 +267,8 @@ class TranslatedAttempt(Attempt):
             async for piece in encoded(connections, others):
                 yield piece
         except UpstreamError as error:
+            if exchange.observation.scanner is not None:
+                exchange.observation.scanner.findings.error_code = error.kind  # it is said; the cut says it once more
             yield event_of_error(error_body(error.kind, error.message, "openai", exchange.observation.request_id))
             raise
 

@@ -49,11 +49,11 @@ class Downloads:
     async def open(self, urls: Sequence[str]) -> list[Connection]:
         """Ask for all of them at once, and wait for their heads. UpstreamError where one cannot be had."""
         opened = await asyncio.gather(*map(self._open, urls), return_exceptions=True)
-        connections: list[Connection] = []
-        for one in opened:
-            if isinstance(one, BaseException):
-                raise one
-            connections.append(one)
+        connections = [one for one in opened if not isinstance(one, BaseException)]
+        failures = [one for one in opened if isinstance(one, BaseException)]
+        if failures:
+            opened = []  # an error must not be held by a frame on its own way
+            raise failures.pop(0)
         return connections
 
     async def _open(self, url: str) -> Connection:
