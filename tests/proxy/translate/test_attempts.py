@@ -539,7 +539,9 @@ async def test_a_stream_whose_task_is_lost_is_cut_after_an_event(monkeypatch: py
             with pytest.raises(aiohttp.ClientPayloadError):
                 async for piece in answer.content.iter_any():
                     seen += piece
-        assert events_of(seen)[-1]["error"]["code"] == "upstream_timeout"
+        *signs, error = events_of(seen)
+        assert error["error"]["code"] == "upstream_timeout"
+        assert all(sign.startswith(": the task ") for sign in signs)
         assert (await bed.worker.fields())["error.type"] == "upstream_timeout"
         assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
 
@@ -611,20 +613,26 @@ async def test_a_large_json_edit_streams_too() -> None:
         assert request.headers["Transfer-Encoding"] == "chunked"
 
 
+def said(body: bytes, *lines: bytes, status: int = 200) -> bytes:
+    head = b"".join(line + b"\r\n" for line in (b"Content-Length: %d" % len(body), *lines))
+    return b"HTTP/1.1 %d Said\r\n%b\r\n%b" % (status, head, body)
+
+
+MADE = orjson.dumps(images_answer("https://example.com/a.png")[1])
 UPSTREAMS: dict[str, tuple[bytes, int, str]] = {
-    "early and refused": (b'HTTP/1.1 413 No\r\nContent-Length: 27\r\n\r\n{"code":"TooLarge","x":"yz"}'[:-1], 413, ""),
-    "early and content": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 502, "upstream_protocol"),
+    "early and refused": (said(orjson.dumps(refusal(413, "TooLarge")[1]), status=413), 413, ""),
+    "early and content": (said(MADE), 502, "upstream_protocol"),
 }
 
 
-@pytest.mark.parametrize(("said", "status", "kind"), UPSTREAMS.values(), ids=list(UPSTREAMS))
-async def test_an_upstream_that_answers_before_it_has_all(said: bytes, status: int, kind: str) -> None:
-    async with Scripted(ReadHead(), Send(said)) as upstream, one_target(upstream.port) as (worker, client):
+@pytest.mark.parametrize(("answer", "status", "kind"), UPSTREAMS.values(), ids=list(UPSTREAMS))
+async def test_an_upstream_that_answers_before_it_has_all(answer: bytes, status: int, kind: str) -> None:
+    async with Scripted(ReadHead(), Send(answer)) as upstream, one_target(upstream.port) as (worker, client):
         body = written([("model", None, b"qwen-image"), ("prompt", None, b"p"), ("image", b"", PNG * 1300)])
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "multipart/form-data; boundary=X-b.1"}
         url = f"http://{worker.host}:{worker.port}/v1/images/edits"
-        async with client.post(url, data=body, headers=headers) as answer:
-            assert (answer.status, answer.headers.get("x-sluiceway-error", "")) == (status, kind)
+        async with client.post(url, data=body, headers=headers) as got:
+            assert (got.status, got.headers.get("x-sluiceway-error", "")) == (status, kind)
 
 
 @contextlib.asynccontextmanager
@@ -636,18 +644,19 @@ async def one_target(port: int) -> AsyncIterator[tuple[FakeWorker, aiohttp.Clien
 
 
 ANSWERS = {
-    "no JSON": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-    "encoded": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
-    "too large": b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b" " * 2000000,
-    "cut": b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a"',
+    "no JSON": said(b"hello"),
+    "encoded": said(MADE, b"Content-Encoding: gzip"),
+    "too large": said(MADE[:-1] + b" " * 2000000 + b"}"),
+    "cut": said(MADE)[:-9],
+    "without an image": said(b'{"output":{"choices":[]}}'),
 }
 
 
-@pytest.mark.parametrize("said", ANSWERS.values(), ids=list(ANSWERS))
-async def test_an_answer_that_is_none(said: bytes) -> None:
-    async with Scripted(ReadRequest(), Send(said), Fin()) as upstream, one_target(upstream.port) as (worker, client):
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
+async def test_an_answer_that_is_none(answer: bytes) -> None:
+    async with Scripted(ReadRequest(), Send(answer), Fin()) as upstream, one_target(upstream.port) as (worker, client):
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         url = f"http://{worker.host}:{worker.port}/v1/images/generations"
-        async with client.post(url, data=orjson.dumps(GENERATE), headers=headers) as answer:
-            assert (answer.status, (await answer.json())["error"]["type"]) == (502, "server_error")
+        async with client.post(url, data=orjson.dumps(GENERATE), headers=headers) as got:
+            assert (got.status, (await got.json())["error"]["type"]) == (502, "server_error")
         assert (await worker.fields())["sluiceway.error.origin"] == "upstream"
