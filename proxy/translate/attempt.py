@@ -199,10 +199,12 @@ class TranslatedAttempt(Attempt):
         """Look at an answer as at one of DashScope's own protocol; what goes to the client is not looked at again."""
         observation = self._exchange.observation
         observation.upstream_status = status
+        made = None if observation.scanner is None else observation.scanner.findings.task_id
         scanner = response_scanner("dashscope", self._call.operation, "application/json", status)
         observation.scanner = scanner
         observation.scan(body)
         scanner.end()
+        scanner.findings.task_id = scanner.findings.task_id or made  # an error does not name it again
         scanner.findings.complete = False  # until the client has what follows from it
         observation.scanner = _Seen(scanner.findings)
 

@@ -2,9 +2,9 @@
 
 `observability.wire.multipart_fields` looks into the same body for the model and refuses what servers could read in two
 ways; here the gateway is the server, and one reading is enough: the strict one. A delimiter is CRLF, two dashes and the
-boundary, and behind it a CRLF or two dashes; nothing stands before the first and nothing but line ends behind the last.
-Of a piece no more is held than what may be the beginning of a delimiter, and the head of a part up to HEAD_BYTES_MAX.
-Pure. Sources: RFC 2046 §5.1 (framing), RFC 7578 (form-data).
+boundary, and behind it a CRLF or two dashes; at most one line end stands before the first, and nothing but such behind
+the last. Of a piece no more is held than what may be the beginning of a delimiter, and the head of a part up to
+HEAD_BYTES_MAX. Pure. Sources: RFC 2046 §5.1 (framing), RFC 7578 (form-data).
 """
 
 import re
@@ -105,7 +105,7 @@ class FormReader:
             if at > pos:
                 events.append(data[pos:at])
             events.append(PartEnd.END)
-        elif at > pos:
+        elif data[pos:at] not in (b"", b"\r\n"):
             raise FormError("something stands before its first part")
         self._in_part = False
         if behind == b"--":
@@ -121,7 +121,8 @@ class FormReader:
     def _pass(self, data: bytes, pos: int, events: list[Event]) -> int:
         """What of a part's content can be no beginning of a delimiter; answers where the rest begins."""
         if not self._in_part:
-            if not self._delimiter.startswith(data[pos : pos + len(self._delimiter)]):
+            begun = data[pos : pos + len(self._delimiter)]
+            if not (self._delimiter.startswith(begun) or (b"\r\n" + self._delimiter).startswith(begun)):
                 raise FormError("something stands before its first part")
             return pos
         at = data.find(self._delimiter, pos)  # all of it, and not what stands behind it

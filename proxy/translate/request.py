@@ -29,6 +29,8 @@ from proxy.translate.writing import Envelope
 
 TEXT_BYTES_MAX: Final = 131072
 """Of one field. OpenAI's longest prompt has 32,000 characters, of up to four bytes; DashScope's 2,000."""
+SLICE_BYTES: Final = 65536
+"""Of JSON, read at once: what its short images take of the room for values is free again after each."""
 
 _NUMBERS: Final = ("n", "seed", "partial_images")
 _SWITCHES: Final = ("stream", "watermark", "prompt_extend")
@@ -168,10 +170,15 @@ class JsonTranslator(Translator):
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next piece of the body."""
+        out: list[bytes] = []
+        for start in range(0, len(data), SLICE_BYTES):
+            self._follow_slice(data[start : start + SLICE_BYTES], out)
+        return [piece for piece in out if piece]
+
+    def _follow_slice(self, data: bytes, out: list[bytes]) -> None:
         fields = self._fields
         base = fields.offset
         fields.feed(data)
-        out: list[bytes] = []
         for field in fields.fields:
             self._read(field, data, base, out)
         fields.fields.clear()  # they are read, and what they held may be held again
@@ -183,7 +190,6 @@ class JsonTranslator(Translator):
         start, path = fields.open_start, fields.open_path
         if start is not None and path is not None and (path in _IMAGE or path in _MASK):
             self._open(path, data, base, start, out)
-        return [piece for piece in out if piece]
 
     def end(self) -> list[bytes]:
         """The body is over."""

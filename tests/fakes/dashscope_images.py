@@ -93,6 +93,8 @@ class DashScopeImages:
         self.headers: dict[str, str] = {}
         """Of answers."""
         self.tasks: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self.asked: list[Received] = []
+        """For tasks."""
         self.looked = asyncio.Event()
         """Somebody asked for a task."""
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()
@@ -123,6 +125,7 @@ class DashScopeImages:
             self.fetched.append(received)
             return await self._store(request)
         if "/api/v1/tasks/" in request.path:
+            self.asked.append(received)
             return self._task(request, request.path.partition("/api/v1/tasks/")[2])
         pictures = _Pictures()
         async for piece in request.content.iter_any():

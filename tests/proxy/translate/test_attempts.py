@@ -14,7 +14,7 @@ import pytest
 
 from proxy.translate import downloads, tasks
 from tests.fakes.dashscope_images import REQUEST_ID, DashScopeImages, images_answer, refusal, task_answer
-from tests.fakes.scripted import Fin, ReadHead, ReadRequest, Scripted, Send
+from tests.fakes.scripted import Fin, ReadHead, ReadRequest, Reset, Scripted, Send
 from tests.fakes.worker import KEY, UPSTREAM_KEY, FakeWorker, document_of, running
 from tests.proxy.translate.test_form import written
 
@@ -82,6 +82,19 @@ async def serving(
         )
         async with running(document) as worker:
             yield Bed(worker, one, two, client)
+
+
+def said(body: bytes, *lines: bytes, status: int = 200) -> bytes:
+    head = b"".join(line + b"\r\n" for line in (b"Content-Length: %d" % len(body), *lines))
+    return b"HTTP/1.1 %d Said\r\n%b\r\n%b" % (status, head, body)
+
+
+@contextlib.asynccontextmanager
+async def one_target(port: int) -> AsyncIterator[tuple[FakeWorker, aiohttp.ClientSession]]:
+    api = {"scenario": "image", "protocols": ["openai"]}
+    document = document_of(f"http://127.0.0.1:{port}", provider="dashscope", model_api=api)
+    async with running(document) as worker, aiohttp.ClientSession() as client:
+        yield worker, client
 
 
 async def test_generations_at_once() -> None:
@@ -287,11 +300,16 @@ async def test_a_task_is_followed_to_its_end() -> None:
             task_answer("t-1", "RUNNING"),
             task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a.png"}, {"code": "DataInspectionFailed"}),
         ]
-        status, body, _ = await bed.post({**TASK, "n": 2})
+        status, body, _ = await bed.post({**TASK, "n": 2}, **{"X-DashScope-WorkSpace": "llm-1", "x-mine": "1"})
         assert (status, body["data"]) == (200, [{"url": "https://example.com/a.png"}])
         [request] = bed.one.requests
         assert request.path == "/api/v1/services/aigc/text2image/image-synthesis"
         assert request.headers["X-DashScope-Async"] == "enable"
+        for look in bed.one.asked:
+            assert (look.method, look.path) == ("GET", "/api/v1/tasks/t-1")
+            assert look.headers["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+            assert look.headers["X-DashScope-WorkSpace"] == "llm-1"
+            assert "x-mine" not in look.headers
         fields = await bed.worker.fields()
         assert fields["sluiceway.task_id"] == "t-1"
         assert (fields["sluiceway.outcome"], fields["sluiceway.usage.images"]) == ("ok", 1)
@@ -332,6 +350,38 @@ async def test_a_failed_task_is_tried_elsewhere_and_a_doubtful_one_is_not() -> N
         bed.one.answers = [refusal(500, "InternalError")]  # who knows what became of it
         status, body, headers = await bed.post(TASK)
         assert (status, headers["x-sluiceway-service"]) == (500, "sim")
+
+
+async def test_a_task_that_cannot_be_asked_for() -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(503, "ServiceUnavailable", "Later.")]
+        status, body, _ = await bed.post(TASK)
+        assert (status, body["error"]["message"]) == (503, "Later.")
+        assert (await bed.worker.fields())["sluiceway.task_id"] == "t-1"
+
+
+async def test_a_task_whose_upstream_is_gone() -> None:
+    made = said(orjson.dumps(task_answer("t-1", "PENDING")[1]), b"Connection: close")
+    scripts = ((ReadRequest(), Send(made), Fin()), (ReadRequest(), Reset()))
+    async with Scripted.each(*scripts) as upstream, one_target(upstream.port) as (worker, client):
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        url = f"http://{worker.host}:{worker.port}/v1/images/generations"
+        async with client.post(url, data=orjson.dumps(TASK), headers=headers) as got:
+            assert (got.status, got.headers["x-sluiceway-error"]) == (502, "upstream_protocol")
+        assert len(upstream.heads) >= 1 + tasks.FAILURES_MAX
+
+
+async def test_whom_a_failure_counts_against() -> None:
+    """An error of the service's own begins its cool-down; what it says with 200 may be the caller's fault."""
+    async with serving(fallback=True, service={"cooldown": {"failures": 1, "base_ms": 60000}}) as bed:
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        for said_first, tried in ((refusal(200, "InternalError"), 1), (refusal(500, "InternalError"), 1), (None, 0)):
+            bed.one.requests.clear()
+            if said_first is not None:
+                bed.one.answers = [said_first]
+            status, _, headers = await bed.post(GENERATE)
+            assert (status, headers["x-sluiceway-service"], len(bed.one.requests)) == (200, "two", tried)
 
 
 async def test_a_client_that_leaves_has_its_task_cancelled() -> None:
@@ -407,25 +457,36 @@ async def test_images_are_fetched_where_the_upstream_put_them() -> None:
         assert fields["sluiceway.response.bytes"] > len(PNG) * 400
 
 
+async def test_fetching_needs_no_place_among_the_services_connections() -> None:
+    async with serving(service={"max_connections": 1, "connect_timeout_ms": 2000}) as bed:
+        bed.one.stored = {"a": PNG * 300}
+        bed.one.answers = [images_answer(*[f"{bed.one.url}/stored/a"] * 3)]
+        status, body, _ = await bed.post({**GENERATE, "response_format": "b64_json"})
+        assert (status, len(body["data"])) == (200, 3)
+
+
 @pytest.mark.parametrize(
-    "url",
+    ("url", "why"),
     [
-        "{store}/stored/none.png",
-        "ftp://127.0.0.1/a",
-        "http://127.0.0.1:1/a",
-        "http://u:p@127.0.0.1/a",
-        "x",
-        "http://a b/",
+        ("{store}/stored/none.png", "answered 404"),
+        ("ftp://127.0.0.1/a", "leads nowhere"),
+        ("http://127.0.0.1:1/a", "connect"),
+        ("http://u:p@127.0.0.1/a", "leads nowhere"),
+        ("http://127.0.0.1:99999/a", "is none"),
+        ("x", "leads nowhere"),
+        ("http://a b/", "leads nowhere"),
+        ("http://127.0.0.1/a b", "belong into no URL"),
     ],
 )
-async def test_an_image_that_cannot_be_had_is_an_error_with_a_status(url: str) -> None:
+async def test_an_image_that_cannot_be_had_is_an_error_with_a_status(url: str, why: str) -> None:
     async with serving() as bed, DashScopeImages() as store:
         store.stored = {"a.png": PNG}
         bed.one.answers = [images_answer(f"{store.url}/stored/a.png", url.format(store=store.url))]
         status, body, headers = await bed.post({**GENERATE, "response_format": "b64_json"})
         assert status == 502
-        assert headers["x-sluiceway-error"] in ("upstream_protocol", "connect_failed")
+        assert headers["x-sluiceway-error"] == ("connect_failed" if why == "connect" else "upstream_protocol")
         assert "image cannot be fetched" in body["error"]["message"]
+        assert why in body["error"]["message"]
         assert (await bed.worker.fields())["sluiceway.outcome"] == "upstream_error"
 
 
@@ -613,11 +674,6 @@ async def test_a_large_json_edit_streams_too() -> None:
         assert request.headers["Transfer-Encoding"] == "chunked"
 
 
-def said(body: bytes, *lines: bytes, status: int = 200) -> bytes:
-    head = b"".join(line + b"\r\n" for line in (b"Content-Length: %d" % len(body), *lines))
-    return b"HTTP/1.1 %d Said\r\n%b\r\n%b" % (status, head, body)
-
-
 MADE = orjson.dumps(images_answer("https://example.com/a.png")[1])
 UPSTREAMS: dict[str, tuple[bytes, int, str]] = {
     "early and refused": (said(orjson.dumps(refusal(413, "TooLarge")[1]), status=413), 413, ""),
@@ -633,14 +689,6 @@ async def test_an_upstream_that_answers_before_it_has_all(answer: bytes, status:
         url = f"http://{worker.host}:{worker.port}/v1/images/edits"
         async with client.post(url, data=body, headers=headers) as got:
             assert (got.status, got.headers.get("x-sluiceway-error", "")) == (status, kind)
-
-
-@contextlib.asynccontextmanager
-async def one_target(port: int) -> AsyncIterator[tuple[FakeWorker, aiohttp.ClientSession]]:
-    api = {"scenario": "image", "protocols": ["openai"]}
-    document = document_of(f"http://127.0.0.1:{port}", provider="dashscope", model_api=api)
-    async with running(document) as worker, aiohttp.ClientSession() as client:
-        yield worker, client
 
 
 ANSWERS = {

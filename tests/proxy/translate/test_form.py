@@ -64,6 +64,7 @@ def test_whole_and_byte_by_byte() -> None:
     assert read([WHOLE]) == EXPECTED
     assert read(byte_by_byte(WHOLE)) == EXPECTED
     assert read([WHOLE, b"\r\n"]) == EXPECTED
+    assert read([b"\r\n" + WHOLE]) == read(byte_by_byte(b"\r\n" + WHOLE)) == EXPECTED
 
 
 @given(
@@ -109,10 +110,12 @@ REFUSED = {
     "cut in the last delimiter": HEAD + b"abc\r\n--X-b.1-",
     "another boundary": WHOLE.replace(b"X-b.1", b"X-b.2"),
     "a preamble": b"hello\r\n" + WHOLE,
-    "a line end in front": b"\r\n" + WHOLE,
+    "two line ends in front": b"\r\n\r\n" + WHOLE,
+    "half of one": b"\n" + WHOLE,
     "an epilogue": WHOLE + b"bye",
     "a form behind the form": WHOLE + WHOLE,
     "a longer boundary": HEAD + b"abc\r\n--X-b.10\r\n" + HEAD + b"\r\n--X-b.1--\r\n",
+    "no line end behind a boundary": HEAD.replace(b"b.1\r\n", b"b.1XY") + b"x\r\n--X-b.1--\r\n",
     "padding behind a boundary": HEAD.replace(b"b.1\r", b"b.1 \r") + b"x\r\n--X-b.1--\r\n",
     "a bare line feed behind it": HEAD.replace(b"b.1\r\n", b"b.1\n") + b"x\r\n--X-b.1--\r\n",
     "no head": b"--X-b.1\r\n\r\nabc\r\n--X-b.1--\r\n",

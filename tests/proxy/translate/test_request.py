@@ -289,6 +289,13 @@ def test_a_mask_in_json() -> None:
             assert document["input"]["function"] == "description_edit_with_mask"
 
 
+def test_images_do_not_use_up_the_room_of_texts() -> None:
+    urls = ["data:image/png;base64," + "A" * 120_000] * 4
+    asked = orjson.dumps({"images": urls, "prompt": "x" * 100_000})
+    for pieces in ([asked], cut(asked, list(range(0, len(asked), 50_000)))):
+        assert message_of(translate(pieces, JSON)) == [*({"image": url} for url in urls), {"text": "x" * 100_000}]
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
