@@ -171,6 +171,14 @@ _DASHSCOPE: Final[dict[int, str]] = {
 }
 
 
+def openai_type(status: int) -> str:
+    """The `type` of an OpenAI error with a status."""
+    known = _OPENAI.get(status)
+    if known is not None:
+        return known[0]
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
 def shown(text: str) -> str:
     """What a caller wrote, as a message may repeat it: in quotes, printable, and not all of it."""
     return ascii(text[:SHOWN_CHARACTERS])

@@ -25,6 +25,8 @@ from proxy.opening import Kept
 from proxy.relay import relay
 from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
+from proxy.translate.attempt import TranslatedAttempt
+from proxy.translate.tasks import AbandonedTasks
 from proxy.upstream.pools import Pools
 from proxy.verdict import Verdict
 
@@ -45,6 +47,7 @@ class Pipeline:
         self._holding = holding
         self._router = Router()
         self._pools = Pools()
+        self._abandoned = AbandonedTasks()
         self._fields: dict[tuple[int, str], tuple[Route, orjson.Fragment]] = {}
         self._running: dict[str, int] = {}
 
@@ -85,6 +88,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the upstream connections that are idle, and the others when they come back."""
+        self._abandoned.close()
         self._pools.close()
 
     # -- match, authenticate, pick -----------------------------------------------------------------------------------
@@ -246,7 +250,13 @@ class Pipeline:
             record = AttemptRecord(service.name, place.host, place.port, _GIVE_UP, target.model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
-            ended = await Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried).run()
+            if service.name in route.translated:
+                attempt: Attempt = TranslatedAttempt(
+                    exchange, route, plan, self._pools, self._abandoned, record, retried=retried
+                )
+            else:
+                attempt = Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried)
+            ended = await attempt.run()
             if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept

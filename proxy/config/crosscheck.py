@@ -148,6 +148,9 @@ def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
             if first != position:
                 wrong = f"the key is that of {path}.api_keys[{first}] too"
                 yield Complaint(f"{path}.api_keys[{position}]", wrong, "give each key once")
+        if service.image_paths and (provider.name != "dashscope" or "dashscope" not in spoken_by(service)):
+            wrong = f"service {service.name} makes images as OpenAI does, and its requests are not translated"
+            yield Complaint(f"{path}.image_paths", wrong, "leave it out")
         yield from _credentials(parts, service, path)
         yield from _way(service, path, environ)
 
@@ -375,10 +378,8 @@ def own_base_url(service: ServiceConfig) -> str | None:
 
 def _speaks(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
     spoken = spoken_by(service)
-    if protocol not in spoken:
+    translated = (scenario, protocol, service.provider) == ("image", "openai", "dashscope") and "dashscope" in spoken
+    if protocol not in spoken and not translated:
         wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
         right = f"use {' or '.join(spoken)}, or a service that speaks it, or say where it does in its base_urls"
         yield Complaint(path, wrong, right)
-    elif (scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
-        wrong = f"for service {service.name}, turning OpenAI image requests into DashScope's is not built yet"
-        yield Complaint(path, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")

@@ -125,15 +125,21 @@ class Route:
     kept by adding it again)."""
     rest: str = ""
     """What the request's path has below the operation's: empty, or from a slash and without a trailing one."""
+    translated: frozenset[str] = frozenset()
+    """The names of services that get another call in place of the operation (`proxy.translate`); their path here is
+    what stands before that call's."""
+    called_by_model: bool = False
+    """The model's name decides what one of these is asked for, so it has to be known before anything goes there."""
     needs_model: bool = field(init=False)
-    """Whether a target can only be chosen once the model's name is known."""
+    """Whether a target, or what is asked of it, can only be chosen once the model's name is known."""
     model_matters: bool = field(init=False)
     """The model decides where a request goes, or is replaced: it must not be named twice."""
 
     def __post_init__(self) -> None:
         names_model = self.operation.names_model
-        object.__setattr__(self, "needs_model", names_model and self.model_api.needs_model)
-        object.__setattr__(self, "model_matters", names_model and self.model_api.model_matters)
+        needs_model = self.model_api.needs_model or self.called_by_model
+        object.__setattr__(self, "needs_model", names_model and needs_model)
+        object.__setattr__(self, "model_matters", names_model and (needs_model or self.model_api.model_matters))
 
     def upstream_path(self, service: Service) -> str:
         """The path that a service of the Model API gets. KeyError for one that cannot serve the operation."""

@@ -301,8 +301,8 @@ FITTING: list[Case] = [
     ([("services.1", SERVICE), ("model_apis.0.protocols", ["dashscope"]),
       ("model_apis.0.fallback", [{"service": "second"}, {"service": "second", "model": "m"}])],
      "model_apis[0].protocols[0]", "second (vllm) does not speak the dashscope protocol", "use openai"),
-    ([("services.1", SERVICE), ("model_apis.0.scenario", "image"), ("model_apis.0.routing.single.service", "second"),
-      ("model_apis.0.fallback", [TARGET])], "model_apis[0].protocols[0]", "for service qwen", "dashscope protocol"),
+    ([("services.1", SERVICE | {"image_paths": {"*": "sync"}})], "services[1].image_paths",
+     "are not translated", "leave it out"),
     ([("services.0.base_url", "http://127.0.0.1"), ("services.0.tls.insecure", True)], "services[0].tls.insecure",
      "base_url is http", "https in base_url"),
     ([("services.1", BASES | {"tls": {"insecure": True}})], "services[1].tls.insecure", "base_urls is http",
@@ -323,7 +323,8 @@ FITTING: list[Case] = [
      "the openai protocol has nothing for scenario video", "use dashscope"),
     ([("services.0.provider", "openai"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
      "qwen (openai) does not speak the dashscope protocol", "use openai"),
-    ([("model_apis.0.scenario", "image")], "model_apis[0].protocols[0]", "DashScope's is not built yet", "dashscope"),
+    ([("model_apis.0.scenario", "image"), ("services.0.base_urls", {"anthropic": "https://example.com"}),
+      ("services.0.base_url", None)], "model_apis[0].protocols[0]", "does not speak the openai", "use anthropic"),
 ]  # fmt: skip
 
 
