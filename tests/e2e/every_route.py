@@ -193,6 +193,14 @@ def document_of(upstream: str) -> dict[str, Any]:
                 "routing": {"single": {"service": "gpt"}},
             },
             {
+                "name": "translated",
+                "scenario": "image",
+                "protocols": ["openai"],
+                "base_path": "/translated",
+                "resource_group": "table",
+                "routing": {"single": {"service": "qwen"}},
+            },
+            {
                 "name": "pictures",
                 "scenario": "image",
                 "protocols": ["dashscope"],

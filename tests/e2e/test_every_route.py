@@ -161,3 +161,37 @@ async def test_the_image_call_of_platforms_is_for_dashscope_alone(bed: Bed, mode
             "code": "invalid_request",
         }
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", ["images.generations", "images.edits"])
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("qwen-image-plus", {"images.generations": "multimodal-generation/generation",
+                             "images.edits": "multimodal-generation/generation"}),
+        ("wan2.5-i2i-preview", {"images.generations": "text2image/image-synthesis",
+                                "images.edits": "image2image/image-synthesis"}),
+    ],
+)  # fmt: skip
+async def test_an_openai_image_request_to_a_dashscope_service(
+    bed: Bed, operation: str, model: str, path: dict[str, str]
+) -> None:
+    call = next(call for call in CALLS if call.operation == operation)
+    exchange = await bed.ask(replace(call, body={"model": model, "prompt": "a cat", "n": 1}), "translated")
+    assert exchange.status == 200
+    assert exchange.entry is not None
+    assert exchange.entry["path"] == f"/api/v1/services/aigc/{path[operation]}"
+    assert exchange.received["authorization"] == "Bearer sk-qwen"
+    [image] = orjson.loads(exchange.body)["data"]
+    assert image["url"].startswith("http://")
+    expected = {
+        "http.route": f"/translated{call.template}",
+        "sluiceway.protocol": "openai",
+        "sluiceway.operation": operation,
+        "gen_ai.operation.name": call.gen_ai_operation,
+        "gen_ai.provider.name": "dashscope",
+        "gen_ai.request.model": model,
+        "sluiceway.outcome": "ok",
+        "sluiceway.usage.images": 1,
+    }
+    assert exchange.record | expected == exchange.record
