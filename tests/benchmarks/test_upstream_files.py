@@ -7,7 +7,7 @@ import json
 
 import pytest
 from aiohttp import ClientSession, FormData
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.upstream.parts import BadFormError, DataUrls, Form
@@ -30,6 +30,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), max_size=8))
 def test_a_form_in_any_pieces(places: list[int]) -> None:
     form = Form('multipart/form-data; boundary="b0undary"')
@@ -44,6 +45,7 @@ def test_a_form_in_any_pieces(places: list[int]) -> None:
     assert form.heads == [PNG[:65536], b""]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**6), max_size=8))
 def test_data_urls_in_any_pieces(places: list[int]) -> None:
     urls = [f"data:{kind};base64,{base64.b64encode(PNG[:size]).decode()}"
