@@ -132,10 +132,11 @@ class Pipeline:
         }
         if operation.output_type is not None:
             fields[names.GEN_AI_OUTPUT_TYPE] = operation.output_type
-        if len(self._fields) >= MAX_CACHED_ROUTES:
-            self._fields.clear()
         fragment = orjson.Fragment(orjson.dumps(fields))
-        self._fields[key] = (route, fragment)
+        if not route.rest:  # else it is this request's alone, and 4096 long paths would be kept: 250 MB
+            if len(self._fields) >= MAX_CACHED_ROUTES:
+                self._fields.clear()
+            self._fields[key] = (route, fragment)
         return fragment
 
     def _authenticate(self, exchange: Exchange, route: Route) -> None:

@@ -199,7 +199,8 @@ def _table(model_apis: list[ModelApi]) -> Table:
             methods = dict.fromkeys(route.operation.methods, route)
             exact[route.template] = methods | exact.get(route.template, {})
             if route.operation.below:
-                below[route.template] = methods | below.get(route.template, {})
+                lower = dict.fromkeys(methods, replace(route, template=route.template + "/*"))
+                below[route.template] = lower | below.get(route.template, {})
                 depth = max(depth, route.template.count("/"))
         for path, methods in exact.items():
             table.exact.setdefault(path, methods)
