@@ -2,9 +2,9 @@
 
 Every event carries the usage so far; with several choices each event has one choice and the output tokens of that
 choice alone. A choice is finished when its finish reason is not the *string* `null`. There is no `[DONE]`, and some
-models answer with one choice whatever `n` says: a stream counts as complete when all choices seen have finished, or when
-the output says `finished` (wan2.6-image). Errors come as an event named `error`, or as a document with a `code`, whatever
-the status.
+models answer with one choice whatever `n` says: a stream counts as complete when all choices seen have finished, or
+when the output says `finished` (wan2.6-image). Errors come as an event named `error`, or as a document with a `code`,
+whatever the status.
 """
 
 from typing import Any, ClassVar

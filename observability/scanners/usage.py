@@ -86,9 +86,8 @@ def _read_details(
         tokens = _first(usage, *_CACHED)
     if tokens is not None:
         findings.cache_read_tokens = tokens
-    if inputs:
-        if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
-            findings.cache_creation_tokens = tokens
+    if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
+        findings.cache_creation_tokens = tokens
     if outputs and (tokens := count_of(outputs.get("reasoning_tokens"))) is not None:
         findings.reasoning_tokens = tokens
     if not (_MEDIA.isdisjoint(inputs) and _MEDIA.isdisjoint(outputs) and _MEDIA.isdisjoint(usage)):

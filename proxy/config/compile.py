@@ -247,9 +247,9 @@ def _serves(service: Service, operation: Operation) -> bool:
 def _upstream_path(service: Service, model_api: ModelApi, operation: Operation) -> str:
     protocol = operation.protocol
     place, path = service.at(protocol), operation.upstream_path or operation.path
-    if protocol == "openai" and place.versioned:
-        path = path.removeprefix("/v1")
     kept = "" if model_api.strip_base_path else model_api.base_path
     # a protocol's own address has all that stands before its paths
     before = "" if protocol in service.others else service.provider.protocols[protocol]
+    if protocol == "openai" and place.versioned and not before:  # else it is another path's version
+        path = path.removeprefix("/v1")
     return place.path_prefix + kept + before + path

@@ -128,8 +128,8 @@ class Route:
     """The same names → the path each gets: with base_url's prefix, without query and trailing slash (the client's is
     kept by adding it again)."""
     rest: str = ""
-    """What the request's path has below the operation's: empty, or from a slash and without a trailing one. A route that
-    has it is made for its request alone."""
+    """What the request's path has below the operation's: empty, or from a slash and without a trailing one. A route
+    that has it is made for its request alone."""
     needs_model: bool = field(init=False)
     """Whether a target can only be chosen once the model's name is known."""
     model_matters: bool = field(init=False)
@@ -270,8 +270,8 @@ class Snapshot:
 
 
 def _has_dot_segment(path: str) -> bool:
-    """However it is written: encoded (at each step of a chain once more), in overlong UTF-8, with a parameter or spaces.
-    What the edge refuses of every request is less, since other paths are looked up as they are."""
+    """However it is written: encoded (at each step of a chain once more), in overlong UTF-8, with a parameter, with
+    spaces. What the edge refuses of every request is less, since other paths are looked up as they are."""
     if "." not in path and "%" not in path:
         return False
     text = path.encode("utf-8", "surrogateescape")
