@@ -1,4 +1,5 @@
-"""Paths below an operation's, through a worker: what is kept of them, and what of them reaches an upstream."""
+"""What is managed below a path, through a worker: what is kept of such paths, what of them reaches an upstream, and
+which one, since its requests name no model."""
 
 import pytest
 
@@ -55,3 +56,26 @@ async def test_dot_segments_in_any_writing_stay_here(path: bytes, status: int) -
         client.send(get(path))
         assert (await client.answer()).status == status
         assert [head.split(b" ")[1] for head in upstream.heads] == ([path] if status == 200 else [])
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_what_names_no_model_goes_to_the_first_target_as_it_is(status: int) -> None:
+    """Nor does its record name the model that the target stands for: not even one that is told of a kept answer."""
+    refused = b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n{}"
+    body = b'{"model":"a","purpose":"x"}'
+    routing = {"by_model": [{"match": "a", "service": "sim", "model": "b"}, {"match": "*", "service": "sim"}]}
+    fallback = [{"service": "down", "model": "c"}] if status == 503 else []
+    async with Scripted(ReadRequest(), Send(OK if status == 200 else refused)) as upstream:
+        document = document_of(
+            f"http://127.0.0.1:{upstream.port}", model_api={**OTHERS, "routing": routing, "fallback": fallback}
+        )
+        down = {"name": "down", "provider": "openai", "base_url": "http://127.0.0.1:1", "api_keys": ["k"]}
+        document["services"].append(down)
+        async with running(document) as worker, connect(worker.port) as client:
+            client.send(get(b"/v1/uploads").replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % len(body))
+            client.send(body)
+            assert (await client.answer()).status == status
+            assert upstream.connections[0].bodies == [body]
+            fields = await worker.fields()
+            assert fields["sluiceway.service"] == "sim"
+            assert "sluiceway.upstream_model" not in fields
