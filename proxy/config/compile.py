@@ -93,6 +93,8 @@ def _service(config: ServiceConfig, environ: Mapping[str, str]) -> Service:
         cooldown=Cooldown(**{part.name: getattr(config.cooldown, part.name) for part in fields(Cooldown)}),
         spoken=frozenset(spoken),
     )
+    if provider.protocols.get("openai"):  # behind what comes before OpenAI's paths there, it is another path's version
+        service = replace(service, versioned=False)
     others = {protocol: replace(service, **_address(other, config, environ)) for protocol, other in urls.items()}
     return replace(service, others=others) if others else service
 
@@ -247,9 +249,9 @@ def _serves(service: Service, operation: Operation) -> bool:
 def _upstream_path(service: Service, model_api: ModelApi, operation: Operation) -> str:
     protocol = operation.protocol
     place, path = service.at(protocol), operation.upstream_path or operation.path
+    if protocol == "openai" and place.versioned:
+        path = path.removeprefix("/v1")
     kept = "" if model_api.strip_base_path else model_api.base_path
     # a protocol's own address has all that stands before its paths
     before = "" if protocol in service.others else service.provider.protocols[protocol]
-    if protocol == "openai" and place.versioned and not before:  # else it is another path's version
-        path = path.removeprefix("/v1")
     return place.path_prefix + kept + before + path

@@ -128,8 +128,7 @@ class Route:
     """The same names → the path each gets: with base_url's prefix, without query and trailing slash (the client's is
     kept by adding it again)."""
     rest: str = ""
-    """What the request's path has below the operation's: empty, or from a slash and without a trailing one. A route
-    that has it is made for its request alone."""
+    """What the request's path has below the operation's: empty, or from a slash and without a trailing one."""
     needs_model: bool = field(init=False)
     """Whether a target can only be chosen once the model's name is known."""
     model_matters: bool = field(init=False)
@@ -266,7 +265,7 @@ class Snapshot:
         if route is None:
             raise _method_not_allowed(method, path, methods)
         rest = path[rest_at:].rstrip("/")
-        return replace(route, rest=rest) if rest else route
+        return replace(route, rest=rest) if rest else route  # with a rest it is this request's alone
 
 
 def _has_dot_segment(path: str) -> bool:
