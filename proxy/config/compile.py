@@ -95,6 +95,8 @@ def _service(config: ServiceConfig, environ: Mapping[str, str]) -> Service:
         spoken=frozenset(spoken),
         image_paths=tuple(config.image_paths.items()),
     )
+    if provider.protocols.get("openai"):  # behind what comes before OpenAI's paths there, it is another path's version
+        service = replace(service, versioned=False)
     others = {protocol: replace(service, **_address(other, config, environ)) for protocol, other in urls.items()}
     return replace(service, others=others) if others else service
 
@@ -201,7 +203,8 @@ def _table(model_apis: list[ModelApi]) -> Table:
             methods = dict.fromkeys(route.operation.methods, route)
             exact[route.template] = methods | exact.get(route.template, {})
             if route.operation.below:
-                below[route.template] = methods | below.get(route.template, {})
+                lower = dict.fromkeys(methods, replace(route, template=route.template + "/*"))
+                below[route.template] = lower | below.get(route.template, {})
                 depth = max(depth, route.template.count("/"))
         for path, methods in exact.items():
             table.exact.setdefault(path, methods)

@@ -363,6 +363,18 @@ def _protocols(model_api: ModelApiConfig, services: Collection[ServiceConfig], p
         else:
             for service in services:
                 yield from _speaks(service, model_api.scenario, protocol, where)
+                yield from _serves(service, model_api.scenario, protocol, where)
+
+
+def _serves(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
+    """At a provider's own address the scenarios of a protocol are known; who else answers in its way may have more."""
+    provider, own = PROVIDERS[service.provider], own_base_url(service)
+    served = provider.scenarios.get(protocol)
+    if served is None or scenario in served or protocol in service.base_urls or not own or not provider.base_url:
+        return
+    if parse_base_url(own, ()).host == parse_base_url(provider.base_url, ()).host:
+        wrong = f"service {service.name} ({provider.name}) has the {protocol} protocol for {', '.join(served)} alone"
+        yield Complaint(path, wrong, f"use a service that has it for {scenario}")
 
 
 def spoken_by(service: ServiceConfig) -> tuple[str, ...]:

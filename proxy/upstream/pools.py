@@ -76,7 +76,9 @@ class Pools:
         for service in services:
             place = _place(service)
             try:
-                of[service] = by_place[place] = self._by_place.get(place) or self._pool(place)
+                # a service with base_urls may be at one place several times
+                pool = by_place.get(place) or self._by_place.get(place) or self._pool(place)
+                of[service] = by_place[place] = pool
             except TlsFilesError as error:
                 for pool in of.values():
                     if pool not in self._by_place.values():

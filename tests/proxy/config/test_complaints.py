@@ -321,6 +321,11 @@ FITTING: list[Case] = [
     ([("model_apis.0.protocols", ["openai", "openai"])], "model_apis[0].protocols[1]", "twice", "once"),
     ([("model_apis.0.scenario", "video"), ("model_apis.0.protocols", ["openai"])], "model_apis[0].protocols[0]",
      "the openai protocol has nothing for scenario video", "use dashscope"),
+    ([("services.0.provider", "anthropic"), ("services.0.base_url", None), ("model_apis.0.scenario", "embedding")],
+     "model_apis[0].protocols[0]", "qwen (anthropic) has the openai protocol for text alone", "has it for embedding"),
+    ([("services.0.provider", "anthropic"), ("services.0.base_url", "https://API.anthropic.com:443/v1/"),
+      ("model_apis.0.scenario", "others")],
+     "model_apis[0].protocols[0]", "qwen (anthropic) has the openai protocol for text alone", "has it for others"),
     ([("services.0.provider", "openai"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
      "qwen (openai) does not speak the dashscope protocol", "use openai"),
     ([("model_apis.0.scenario", "image"), ("services.0.base_urls", {"anthropic": "https://example.com"}),
@@ -566,3 +571,18 @@ def test_a_complaint_is_one_line() -> None:
 
 def test_the_tables_use_a_file_that_is_good() -> None:
     assert complaints(CONTRACT) == complaints(changed()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("services.0.base_url", "https://claude.example.com")],
+        [("services.0.base_url", "https://api.anthropic.com"), ("services.0.base_urls", {"openai": "https://other"})],
+        [("services.0.base_url", None), ("model_apis.0.scenario", "text")],
+    ],
+)
+def test_what_answers_in_a_providers_way_may_serve_more_than_the_provider(changes: list[tuple[str, Any]]) -> None:
+    assert (
+        complaints(changed(("services.0.provider", "anthropic"), ("model_apis.0.scenario", "embedding"), *changes))
+        == []
+    )
