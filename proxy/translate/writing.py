@@ -77,19 +77,19 @@ class Envelope:
         match self._layout:
             case Layout.MESSAGES:
                 parameters |= negative
-                closing = (self._opening() if not self._images else b",") + orjson.dumps({"text": prompt}) + b"]}]}"
+                closing = (self._opening() if not self._images else b",") + _json({"text": prompt}) + b"]}]}"
             case Layout.IMAGES:
                 listed = (self._opening() if not self._images else b"") + b"],"
-                closing = listed + orjson.dumps({"prompt": prompt, **negative})[1:]
+                closing = listed + _json({"prompt": prompt, **negative})[1:]
             case Layout.BASE_IMAGE:
                 usual = "description_edit_with_mask" if self._masks else "description_edit"
                 function = texts.get("function", usual)
                 members = {"prompt": prompt, **negative, "function": function}
-                closing = self._member() + orjson.dumps(members)[1:]
+                closing = self._member() + _json(members)[1:]
             case Layout.PROMPT:
-                closing = self._opening() + orjson.dumps({"prompt": prompt, **negative})[1:]
+                closing = self._opening() + _json({"prompt": prompt, **negative})[1:]
         parameters |= texts.get("parameters", {})
-        return closing + b"," + orjson.dumps({"model": self._model, "parameters": parameters})[1:]
+        return closing + b"," + _json({"model": self._model, "parameters": parameters})[1:]
 
     def _opening(self) -> bytes:
         """Up to the first image."""
@@ -101,3 +101,10 @@ class Envelope:
         """Up to the next member of `input`."""
         self._members += 1
         return self._opening() if self._members == 1 else b","
+
+
+def _json(members: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(members)
+    except TypeError:  # it reads 1024 levels and writes 254
+        raise GatewayError("bad_request", "a value of the request is nested too deeply") from None

@@ -313,6 +313,9 @@ def test_images_do_not_use_up_the_room_of_texts() -> None:
         (b'{"prompt":"p","image":{"url":"x"}}', "URLs"),
         (b'{"prompt":"p","parameters":"x"}', "an object"),
         (b'{"prompt":"' + b"x" * TEXT_BYTES_MAX + b'"}', "more than"),
+        (b'{"prompt":"p","n":' + b"[" * 300 + b"]" * 300 + b"}", "nested too deeply"),
+        (b'{"prompt":"p","parameters":{"n":' + b"[" * 300 + b"]" * 300 + b"}}", "nested too deeply"),
+        (b'{"prompt":"p","negative_prompt":' + b"[" * 300 + b"]" * 300 + b"}", "nested too deeply"),
     ],
 )
 def test_json_that_is_refused(body: bytes, why: str) -> None:
