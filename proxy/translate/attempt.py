@@ -21,7 +21,7 @@ from observability.scanners import Scanner, response_scanner
 from proxy.attempt import Attempt, Ended, added_lines
 from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
-from proxy.errors import GatewayError, TargetUnusableError, UpstreamError, error_body
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept
@@ -57,7 +57,7 @@ _TASKS: Final = "/api/v1/tasks/"
 class TranslatedAttempt(Attempt):
     """See the module."""
 
-    __slots__ = ("_abandoned", "_call", "_pools", "_translator")
+    __slots__ = ("_abandoned", "_call", "_peer", "_pools", "_translator")
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class TranslatedAttempt(Attempt):
         super().__init__(exchange, route, plan, pools.of(place), record, retried=retried)
         self._pools = pools
         self._abandoned = abandoned
+        self._peer = ""
         self._call: Call
         self._translator: Translator
 
@@ -134,6 +135,7 @@ class TranslatedAttempt(Attempt):
         try:
             connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
             self._reused = connection.reused
+            self._peer = self._pool.peer_of(connection)
             if payload is None:
                 head = await self._send_large(connection, self._translator)
             else:
@@ -219,8 +221,7 @@ class TranslatedAttempt(Attempt):
         def head_of(method: bytes, behind: str) -> bytes:
             return self._head_of(method, path + behind, spoken, own, 0 if method == b"POST" else None)
 
-        idle_timeout_ms = self._choice.target.service.idle_timeout_ms
-        return Task(made.task_id, self._pool, idle_timeout_ms, head_of, made.task_status)
+        return Task(made.task_id, self._pool, self._choice.target.service, head_of, made.task_status)
 
     async def _follow(self, made: Answer, head: ResponseHead) -> Ended:
         """From a task that was made to its end."""
@@ -229,16 +230,15 @@ class TranslatedAttempt(Attempt):
         began_ns = now_ns()
         try:
             if self._translator.streams:
-                async with Downloads(self._pools, self._choice.target.service) as downloads:
+                async with self._downloads() as downloads:
                     await self._stream(self._events(task, downloads), b": the task was made\n\n", made, head)
                 return self._done()
             try:
                 look = [look async for look in task.looks()][-1]
             finally:
                 observation.upstream_ns += now_ns() - began_ns
-        except BaseException:  # the client left, the time is over, or nobody can tell what became of it
+        finally:  # the client left, the time is over, or nobody can tell what became of it; else it is over
             self._abandoned.cancel(task)
-            raise
         assert look is not None
         self._scan(look.status, look.body)
         if look.status < 400:
@@ -246,33 +246,30 @@ class TranslatedAttempt(Attempt):
         return await self._end(look.answer, head)
 
     async def _events(self, task: Task, downloads: Downloads) -> AsyncGenerator[bytes, None]:
-        """What a stream says of a task: comments, then the images or an error. UpstreamError cuts it."""
-        exchange = self._exchange
-        try:
-            answer = Answer()
-            async with aclosing(task.looks()) as looks:
-                async for look in looks:
-                    if look is None:
-                        yield b": the task is %b\n\n" % (task.status or "under way").lower().encode("ascii", "replace")
-                    else:
-                        self._scan(look.status, look.body)
-                        answer = look.answer
-            if answer.failure is not None:
-                self._fail(answer.failure)
-                yield event_of_error(failure_body(answer.failure, answer.request_id))
-                return
-            if not answer.images:
-                raise _protocol_error("the upstream's answer has no image")
-            first, *others = self._completed(answer)
-            connections = await downloads.open(to_fetch(answer.images))
-            yield first
-            async for piece in encoded(connections, others):
+        """What a stream says of a task: comments, then the images or an error.
+
+        UpstreamError cuts it; the handler says why, where no image has begun.
+        """
+        answer = Answer()
+        async with aclosing(task.looks()) as looks:
+            async for look in looks:
+                if look is None:
+                    yield b": the task is %b\n\n" % _in_a_comment(task.status)
+                else:
+                    self._scan(look.status, look.body)
+                    answer = look.answer
+        if answer.failure is not None:
+            self._fail(answer.failure)
+            yield event_of_error(failure_body(answer.failure, answer.request_id))
+            return
+        if not answer.images:
+            raise _protocol_error("the upstream's answer has no image")
+        connections = await downloads.open(to_fetch(answer.images))
+        first, *others = self._completed(answer)
+        yield first
+        async with aclosing(encoded(connections, others)) as pieces:
+            async for piece in pieces:
                 yield piece
-        except UpstreamError as error:
-            if exchange.observation.scanner is not None:
-                exchange.observation.scanner.findings.error_code = error.kind  # it is said; the cut says it once more
-            yield event_of_error(error_body(error.kind, error.message, "openai", exchange.observation.request_id))
-            raise
 
     async def _refuse(self, failure: Failure, answer: Answer, head: ResponseHead) -> Ended:
         """The upstream's no: to the client, or kept while another target is tried."""
@@ -315,13 +312,16 @@ class TranslatedAttempt(Attempt):
             await self._send(head_of_reply(200, lines_of(answer, head), len(first)), first)
             return
         observation = self._exchange.observation
-        async with Downloads(self._pools, self._choice.target.service) as downloads:
+        async with self._downloads() as downloads:
             began_ns = now_ns()
             try:
                 connections = await downloads.open(urls)
             finally:
                 observation.upstream_ns += now_ns() - began_ns
             await self._stream(encoded(connections, others), first, answer, head)
+
+    def _downloads(self) -> Downloads:
+        return Downloads(self._pools, self._choice.target.service, self._peer)
 
     def _completed(self, answer: Answer) -> list[bytes]:
         kind = "image_edit" if self._route.operation.name == "images.edits" else "image_generation"
@@ -360,6 +360,11 @@ class _Seen(Scanner):
 
     def _take(self, data: bytes) -> None:
         pass
+
+
+def _in_a_comment(status: str | None) -> bytes:
+    """An upstream's word inside a line of our own."""
+    return status.lower().encode() if status is not None and status.isascii() and status.isalpha() else b"under way"
 
 
 def _now_s() -> int:

@@ -97,6 +97,9 @@ class DashScopeImages:
         """For tasks."""
         self.looked = asyncio.Event()
         """Somebody asked for a task."""
+        self.may_look = asyncio.Event()
+        """Cleared: looks at tasks hang."""
+        self.may_look.set()
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()
         self.stored: dict[str, bytes] = {}
         self.fetched: list[Received] = []
@@ -126,7 +129,7 @@ class DashScopeImages:
             return await self._store(request)
         if "/api/v1/tasks/" in request.path:
             self.asked.append(received)
-            return self._task(request, request.path.partition("/api/v1/tasks/")[2])
+            return await self._task(request, request.path.partition("/api/v1/tasks/")[2])
         pictures = _Pictures()
         async for piece in request.content.iter_any():
             pictures.feed(piece)
@@ -146,11 +149,12 @@ class DashScopeImages:
             await answer.write(body[start : start + 65536])
         return answer
 
-    def _task(self, request: web.Request, name: str) -> web.Response:
+    async def _task(self, request: web.Request, name: str) -> web.Response:
         if request.method == "POST":
             self.cancelled.put_nowait(name.removesuffix("/cancel"))
             return _json(200, {"request_id": REQUEST_ID}, {})
         self.looked.set()
+        await self.may_look.wait()
         looks = self.tasks[name]
         status, document = looks.pop(0) if len(looks) > 1 else looks[0]
         return _json(status, document, {})

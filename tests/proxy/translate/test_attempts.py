@@ -52,6 +52,12 @@ class Bed:
         self.two = two
         self.client = client
 
+    def stream(self, asked: dict[str, Any]) -> Any:
+        """The answer as it comes."""
+        url = f"http://{self.worker.host}:{self.worker.port}/v1/images/generations"
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        return self.client.post(url, data=orjson.dumps({**asked, "stream": True}), headers=headers)
+
     async def post(
         self, asked: Any, path: str = "/v1/images/generations", **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
@@ -439,6 +445,39 @@ async def test_no_task_was_made(made: tuple[int, dict[str, Any]]) -> None:
         assert (status, headers["x-sluiceway-error"]) == (502, "upstream_protocol")
 
 
+async def test_looks_that_hang_end_before_the_task_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LOOK_S", 0.05)
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.may_look.clear()
+        status, body, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-error"]) == (504, "upstream_timeout")
+        assert "what became of the task" in body["error"]["message"]
+        assert len(bed.one.asked) >= tasks.FAILURES_MAX
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+async def test_a_total_timeout_stands_in_place_of_the_time_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASK_S", 0.0)
+    async with serving(service={"total_timeout_ms": 60000}) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        running = [task_answer("t-1", "RUNNING")] * 2
+        bed.one.tasks["t-1"] = [*running, task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a"})]
+        status, body, _ = await bed.post(TASK)
+        assert (status, body["data"]) == (200, [{"url": "https://example.com/a"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_task_that_nobody_tells_of_is_cancelled(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(500, "InternalError")]
+        await bed.post({**TASK, "stream": stream})
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
 # -- images in the answer --------------------------------------------------------------------------------------------
 
 
@@ -593,9 +632,7 @@ async def test_a_stream_whose_task_is_lost_is_cut_after_an_event(monkeypatch: py
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "PENDING")]
         bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
-        body, headers = orjson.dumps({**TASK, "stream": True}), {"Authorization": f"Bearer {KEY}"}
-        url = f"http://{bed.worker.host}:{bed.worker.port}/v1/images/generations"
-        async with bed.client.post(url, data=body, headers={**headers, "Content-Type": "application/json"}) as answer:
+        async with bed.stream(TASK) as answer:
             seen = b""
             with pytest.raises(aiohttp.ClientPayloadError):
                 async for piece in answer.content.iter_any():
@@ -605,6 +642,36 @@ async def test_a_stream_whose_task_is_lost_is_cut_after_an_event(monkeypatch: py
         assert all(sign.startswith(": the task ") for sign in signs)
         assert (await bed.worker.fields())["error.type"] == "upstream_timeout"
         assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+@pytest.mark.parametrize("task", [True, False])
+async def test_a_stream_that_breaks_off_inside_an_image_is_only_cut(task: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    async with serving() as bed, Scripted(ReadRequest(), Send(head + b"x" * 5000), Fin()) as store:
+        url = f"http://127.0.0.1:{store.port}/a"
+        bed.one.answers = [task_answer("t-1", "PENDING") if task else images_answer(url)]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": url})]
+        async with bed.stream(TASK if task else GENERATE) as answer:
+            seen = b""
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async for piece in answer.content.iter_any():
+                    seen += piece
+        begun = seen.rpartition(b"\n\n")[2]
+        assert begun.startswith(b"event: image_generation.completed\ndata: {")
+        assert b"upstream_truncated" not in begun
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["error.type"]) == ("upstream_aborted", "upstream_truncated")
+
+
+async def test_an_upstreams_word_for_a_task_is_no_event() -> None:
+    async with serving() as bed:
+        bed.one.stored = {"a": PNG}
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        done = task_answer("t-1", "SUCCEEDED", {"url": f"{bed.one.url}/stored/a"})
+        bed.one.tasks["t-1"] = [task_answer("t-1", 'x\n\ndata: {"type":"y"}'), done]
+        _, events, _ = await bed.post({**TASK, "stream": True})
+        assert events[:2] == [": the task was made", ": the task is under way"]
+        assert len(events) == 3
 
 
 async def test_a_client_that_leaves_its_stream_has_its_task_cancelled() -> None:
