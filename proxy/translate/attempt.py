@@ -6,6 +6,7 @@ followed to its end. The commit comes last, so a task that failed may still be t
 DashScope said: its answers are scanned as those of its own protocol.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -153,6 +154,11 @@ class TranslatedAttempt(Attempt):
             if self._upload is not None:
                 self._upload.raise_failure()
             raise
+        except asyncio.CancelledError:
+            if connection is not None and self._makes_a_task(connection) and self._abandoned.may_run:
+                self._abandoned.run(self._hear_out(connection))
+                connection = None  # it goes back from there
+            raise
         finally:
             try:
                 if self._upload is not None:
@@ -160,6 +166,20 @@ class TranslatedAttempt(Attempt):
             finally:  # as in `Attempt`
                 if connection is not None:
                     self._pool.release(connection)
+
+    def _makes_a_task(self, connection: Connection) -> bool:
+        """It was asked for one, and nobody knows yet which."""
+        return self._call.is_task and connection.request_complete and not connection.closed
+
+    async def _hear_out(self, connection: Connection) -> None:
+        """Whoever asked for a task is gone before it had a name: learn that, and cancel it."""
+        try:
+            head = await connection.read_head()
+            made = read_answer(head.status, await read_whole(connection, head))
+        finally:
+            self._pool.release(connection)
+        if made.failure is None and made.task_status == "PENDING":
+            await self._task_of(made).cancel()
 
     def _request_head(self, payload: bytes | None, *, rewritten: bool) -> bytes:
         asynchronous = ((b"x-dashscope-async", b"enable"),) if self._call.is_task else ()

@@ -129,9 +129,17 @@ class AbandonedTasks:
 
     def cancel(self, task: Task) -> None:
         """As far as that is possible, in CANCEL_S."""
-        if not task.cancellable or len(self._running) >= CANCELLING_MAX:
-            return
-        running = asyncio.get_running_loop().create_task(_within(task.cancel()))
+        if task.cancellable and self.may_run:
+            self.run(task.cancel())
+
+    @property
+    def may_run(self) -> bool:
+        """There is room for one more."""
+        return len(self._running) < CANCELLING_MAX
+
+    def run(self, cancelling: Coroutine[Any, Any, None]) -> None:
+        """In the background, for CANCEL_S at most. To be asked only where `may_run`."""
+        running = asyncio.get_running_loop().create_task(_within(cancelling))
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 

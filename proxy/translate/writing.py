@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.errors import GatewayError, TargetUnusableError
+from proxy.errors import GatewayError, TargetUnusableError, shown
 from proxy.translate.models import Layout
 
 IMAGES_MAX: Final = 16
@@ -45,10 +45,12 @@ class Envelope:
                 return self._opening() if self._images == 1 else b","
             case Layout.BASE_IMAGE:
                 if self._images > 1:
-                    raise TargetUnusableError("bad_request", f"{self._model} edits one image, and there are several")
+                    raise TargetUnusableError(
+                        "bad_request", f"{shown(self._model)} edits one image, and there are several"
+                    )
                 return self._member() + b'"base_image_url":'
             case Layout.PROMPT:
-                raise TargetUnusableError("bad_request", f"{self._model} makes images out of text alone")
+                raise TargetUnusableError("bad_request", f"{shown(self._model)} makes images out of text alone")
 
     def end_image(self) -> bytes:
         """What stands behind it."""
@@ -57,7 +59,8 @@ class Envelope:
     def begin_mask(self) -> bytes:
         """What stands before a mask: a JSON string. Nothing stands behind it."""
         if self._layout is not Layout.BASE_IMAGE:
-            raise TargetUnusableError("bad_request", f"{self._model} takes no mask: leave it out, or use another model")
+            message = f"{shown(self._model)} takes no mask: leave it out, or use another model"
+            raise TargetUnusableError("bad_request", message)
         self._masks += 1
         if self._masks > 1:
             raise GatewayError("bad_request", "the request has more than one mask")

@@ -97,6 +97,13 @@ class DashScopeImages:
         """For tasks."""
         self.looked = asyncio.Event()
         """Somebody asked for a task."""
+        self.came = asyncio.Event()
+        """A call that makes images did, whole."""
+        self.may_answer = asyncio.Event()
+        """Cleared: they hang."""
+        self.may_answer.set()
+        self.left = asyncio.Event()
+        """Whoever waited for one is gone."""
         self.may_look = asyncio.Event()
         """Cleared: looks at tasks hang."""
         self.may_look.set()
@@ -109,7 +116,7 @@ class DashScopeImages:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
@@ -136,6 +143,12 @@ class DashScopeImages:
         received.document = orjson.loads(pictures.end())
         received.pictures = pictures.pictures
         self.requests.append(received)
+        self.came.set()
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
         status, document = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return _json(status, document, self.headers)
 

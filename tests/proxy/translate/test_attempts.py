@@ -402,6 +402,30 @@ async def test_a_client_that_leaves_has_its_task_cancelled() -> None:
         assert (fields["sluiceway.outcome"], fields["sluiceway.task_id"]) == ("client_aborted", "t-1")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_its_task_has_a_name(stream: bool) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.may_answer.clear()
+        asking = asyncio.create_task(bed.post({**TASK, "stream": stream}))
+        await asyncio.wait_for(bed.one.came.wait(), 10)
+        asking.cancel()
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "client_aborted"
+        bed.one.may_answer.set()
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+async def test_what_answers_at_once_is_cut_when_its_client_leaves() -> None:
+    async with serving() as bed:
+        bed.one.answers = [images_answer("https://example.com/a")]
+        bed.one.may_answer.clear()
+        asking = asyncio.create_task(bed.post(GENERATE))
+        await asyncio.wait_for(bed.one.came.wait(), 10)
+        asking.cancel()
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "client_aborted"
+        await asyncio.wait_for(bed.one.left.wait(), 10)
+
+
 async def test_a_task_that_runs_is_left_alone() -> None:
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "RUNNING")]
