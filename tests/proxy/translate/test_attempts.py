@@ -52,11 +52,20 @@ class Bed:
         self.two = two
         self.client = client
 
+    async def read(self, asked: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body, as far as it comes."""
+        seen = b""
+        async with self.stream(asked) as answer:
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                async for piece in answer.content.iter_any():
+                    seen += piece
+            return answer.status, seen
+
     def stream(self, asked: dict[str, Any]) -> Any:
         """The answer as it comes."""
         url = f"http://{self.worker.host}:{self.worker.port}/v1/images/generations"
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-        return self.client.post(url, data=orjson.dumps({**asked, "stream": True}), headers=headers)
+        return self.client.post(url, data=orjson.dumps({"stream": True, **asked}), headers=headers)
 
     async def post(
         self, asked: Any, path: str = "/v1/images/generations", **headers: str
@@ -424,6 +433,22 @@ async def test_what_answers_at_once_is_cut_when_its_client_leaves() -> None:
         asking.cancel()
         assert (await bed.worker.fields())["sluiceway.outcome"] == "client_aborted"
         await asyncio.wait_for(bed.one.left.wait(), 10)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_drain_that_takes_too_long_cancels_tasks(stream: bool) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
+        asking = asyncio.create_task(bed.read({**TASK, "stream": stream}))
+        await bed.one.looked.wait()
+        bed.worker.handler.stopping = True
+        bed.worker.server.cut_running()
+        status, seen = await asking
+        assert status == (200 if stream else 503)
+        error = loads(seen.rpartition(b"data: ")[2])["error"]
+        assert error["message"].startswith("the gateway shuts down")
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
 
 
 async def test_a_task_that_runs_is_left_alone() -> None:
