@@ -41,13 +41,13 @@ from proxy.translate.answers import (
 from proxy.translate.asking import read_whole
 from proxy.translate.downloads import Downloads, Pieces, encoded
 from proxy.translate.models import REFUSED, Call, call_of
-from proxy.translate.replies import head_of_reply, lines_of
+from proxy.translate.replies import head_of_reply, in_a_comment, lines_of
 from proxy.translate.request import Translator, translator_of
 from proxy.translate.tasks import AbandonedTasks, Task
 from proxy.upstream.connection import Connection
 from proxy.upstream.pools import Pools
 from proxy.upstream.response import ResponseHead
-from proxy.verdict import Blame, Verdict
+from proxy.verdict import Blame, Judgement, Verdict
 
 _CONTENT_TYPE, _CONTENT_ENCODING = istr("Content-Type"), istr("Content-Encoding")
 _NOT_PASSED: Final = frozenset((b"content-encoding", b"x-dashscope-async", b"x-dashscope-sse"))
@@ -274,11 +274,12 @@ class TranslatedAttempt(Attempt):
         async with aclosing(task.looks()) as looks:
             async for look in looks:
                 if look is None:
-                    yield b": the task is %b\n\n" % _in_a_comment(task.status)
+                    yield b": the task is %b\n\n" % in_a_comment(task.status)
                 else:
                     self._scan(look.status, look.body)
                     answer = look.answer
         if answer.failure is not None:
+            self._report(answer.failure)
             self._fail(answer.failure)
             yield event_of_error(failure_body(answer.failure, answer.request_id))
             return
@@ -293,21 +294,16 @@ class TranslatedAttempt(Attempt):
 
     async def _refuse(self, failure: Failure, answer: Answer, head: ResponseHead) -> Ended:
         """The upstream's no: to the client, or kept while another target is tried."""
-        exchange, plan = self._exchange, self._plan
         lines = lines_of(answer, head)
         wait_s = None
         if failure.status in (429, 503):
             value = next((value for name, value in head.headers if name.lower() == b"retry-after"), None)
             wait_s = retry_after_s(value, time.time())
             lines += [] if value is None else [(b"Retry-After", value)]
-        judgement = self._judge(status=failure.status)
-        # with 200 providers tell of a client's own mistakes too, so only what is said of the key counts then
-        said = exchange.observation.upstream_status >= 400 or judgement.blames is Blame.KEY
-        plan.report(judgement.blames if said else Blame.NONE, wait_s)
-        self._record.error = failure.code
+        judgement = self._report(failure, wait_s)
         body = failure_body(failure, answer.request_id)
         own = head_of_reply(failure.status, lines, len(body))
-        follows = judgement.verdict is Verdict.NEXT_KEY or plan.target_left
+        follows = judgement.verdict is Verdict.NEXT_KEY or self._plan.target_left
         if judgement.verdict is not Verdict.DONE and follows:
             self._record.verdict = judgement.verdict
             return Ended(judgement.verdict, kept=Kept(self._choice, own, [body], usage_asked=False))
@@ -315,6 +311,15 @@ class TranslatedAttempt(Attempt):
         self._fail(failure)
         await self._send(own, body)
         return self._done()
+
+    def _report(self, failure: Failure, wait_s: float | None = None) -> Judgement:
+        """Say whom the upstream's no counts against."""
+        judgement = self._judge(status=failure.status)
+        # with 200 providers tell of a client's own mistakes too, so only what is said of the key counts then
+        said = self._exchange.observation.upstream_status >= 400 or judgement.blames is Blame.KEY
+        self._plan.report(judgement.blames if said else Blame.NONE, wait_s)
+        self._record.error = failure.code
+        return judgement
 
     def _fail(self, failure: Failure) -> None:
         """The upstream's no is how the exchange ends."""
@@ -380,11 +385,6 @@ class _Seen(Scanner):
 
     def _take(self, data: bytes) -> None:
         pass
-
-
-def _in_a_comment(status: str | None) -> bytes:
-    """An upstream's word inside a line of our own."""
-    return status.lower().encode() if status is not None and status.isascii() and status.isalpha() else b"under way"
 
 
 def _now_s() -> int:

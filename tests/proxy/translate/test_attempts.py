@@ -399,6 +399,18 @@ async def test_whom_a_failure_counts_against() -> None:
             assert (status, headers["x-sluiceway-service"], len(bed.one.requests)) == (200, "two", tried)
 
 
+async def test_a_task_in_a_stream_counts_against_whoever_lost_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving(fallback=True, service={"cooldown": {"failures": 1, "base_ms": 60000}}) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(500, "InternalError")]
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        _, events, _ = await bed.post({**TASK, "stream": True})
+        assert events[-1]["error"]["code"] == "InternalError"
+        _, _, headers = await bed.post(GENERATE)
+        assert headers["x-sluiceway-service"] == "two"
+
+
 async def test_a_client_that_leaves_has_its_task_cancelled() -> None:
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "PENDING")]
