@@ -58,7 +58,7 @@ _TASKS: Final = "/api/v1/tasks/"
 class TranslatedAttempt(Attempt):
     """See the module."""
 
-    __slots__ = ("_abandoned", "_call", "_peer", "_pools", "_translator")
+    __slots__ = ("_abandoned", "_call", "_peer", "_pools", "_translator", "_under_way")
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class TranslatedAttempt(Attempt):
         self._pools = pools
         self._abandoned = abandoned
         self._peer = ""
+        self._under_way = False  # a task was made, and may still become images: no other is made for this request
         self._call: Call
         self._translator: Translator
 
@@ -261,8 +262,7 @@ class TranslatedAttempt(Attempt):
             self._abandoned.cancel(task)
         assert look is not None
         self._scan(look.status, look.body)
-        if look.status < 400:
-            self._creates_job = False  # it is over: where it failed, nothing was made
+        self._creates_job = self._under_way = look.status >= 400  # else it is over: where it failed, nothing was made
         return await self._end(look.answer, head)
 
     async def _events(self, task: Task, downloads: Downloads) -> AsyncGenerator[bytes, None]:
@@ -304,7 +304,7 @@ class TranslatedAttempt(Attempt):
         body = failure_body(failure, answer.request_id)
         own = head_of_reply(failure.status, lines, len(body))
         follows = judgement.verdict is Verdict.NEXT_KEY or self._plan.target_left
-        if judgement.verdict is not Verdict.DONE and follows:
+        if judgement.verdict is not Verdict.DONE and follows and not self._under_way:
             self._record.verdict = judgement.verdict
             return Ended(judgement.verdict, kept=Kept(self._choice, own, [body], usage_asked=False))
         self._settle()

@@ -70,7 +70,7 @@ class Downloads:
         self._check(reach_of_host(place.host))
         pool = self._pools.of(place)
         try:
-            connection = await pool.acquire()
+            connection = await pool.acquire(fresh=True)  # an idle one may be dead, and nothing is asked for twice
         except GatewayError as error:
             raise UpstreamError(error.kind, f"an image cannot be fetched: {error.message}") from None
         self._connections.append((pool, connection))

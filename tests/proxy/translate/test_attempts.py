@@ -367,6 +367,19 @@ async def test_a_failed_task_is_tried_elsewhere_and_a_doubtful_one_is_not() -> N
         assert (status, headers["x-sluiceway-service"]) == (500, "sim")
 
 
+@pytest.mark.parametrize("status", [401, 429, 503])
+async def test_no_second_task_while_the_first_may_be_under_way(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What says of a request that nothing was done says of a look nothing of the task."""
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving(fallback=True, service={"api_keys": ["sk-a", "sk-b"]}, fallback_on=[401, 429, 503]) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(status, "Later")]
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        answered, _, headers = await bed.post(TASK)
+        assert (answered, headers["x-sluiceway-attempts"]) == (status, "1")
+        assert (len(bed.one.requests), len(bed.two.requests)) == (1, 0)
+
+
 async def test_a_task_that_cannot_be_asked_for() -> None:
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "PENDING")]

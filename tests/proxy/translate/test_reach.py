@@ -16,6 +16,7 @@ from proxy.upstream.pools import Pools
 from proxy.upstream.resolver import Resolver
 from tests.fakes.dashscope_images import DashScopeImages
 from tests.fakes.names import found
+from tests.fakes.scripted import ReadRequest, Reset, Scripted, Send
 from tests.fakes.worker import document_of
 
 WORLD, NETWORK, MACHINE = Reach
@@ -119,6 +120,26 @@ async def test_there_are_not_more_connections_than_images_may_be(store: DashScop
     with pytest.raises(UpstreamError, match="more than"):
         await fetch(f"{store.url}/stored/a", "10.0.0.1", times=IMAGES_MAX + 1)
     assert len(store.fetched) == IMAGES_MAX
+
+
+async def test_an_image_comes_by_a_connection_of_its_own() -> None:
+    """At the service's own address there may be idle ones, which may be dead."""
+    once = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    async with Scripted(ReadRequest(), Send(once), ReadRequest(), Reset()) as upstream:
+        known = service(f"http://127.0.0.1:{upstream.port}")
+        pools = Pools()
+        pools.adopt([known])
+        connection = await pools.of(known).acquire()
+        connection.begin(b"GET", 1000)
+        connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.request_complete = True
+        assert (await connection.read_head()).status == 200
+        assert await connection.read() == b"x"
+        pools.of(known).release(connection)
+        assert pools.of(known).idle_connections == 1
+        async with Downloads(pools, known, "127.0.0.1") as downloads:
+            assert len(await downloads.open([f"http://127.0.0.1:{upstream.port}/a"])) == 1
+        pools.close()
 
 
 def test_the_certificate_of_the_gateway_is_for_the_service_alone() -> None:
