@@ -50,7 +50,8 @@ from proxy.upstream.response import ResponseHead
 from proxy.verdict import Blame, Judgement, Verdict
 
 _CONTENT_TYPE, _CONTENT_ENCODING = istr("Content-Type"), istr("Content-Encoding")
-_NOT_PASSED: Final = frozenset((b"content-encoding", b"x-dashscope-async", b"x-dashscope-sse"))
+_DIGESTS: Final = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
+_NOT_PASSED: Final = frozenset((b"content-encoding", b"x-dashscope-async", b"x-dashscope-sse", *_DIGESTS))
 """Lines of the client's that would say something of a request that is not sent so."""
 _TASKS: Final = "/api/v1/tasks/"
 

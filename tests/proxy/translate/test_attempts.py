@@ -155,6 +155,19 @@ async def test_generations_at_once() -> None:
         assert "gen_ai.request.stream" not in fields
 
 
+@pytest.mark.parametrize("asked", [GENERATE, TASK])
+async def test_nothing_is_said_of_a_body_that_is_not_sent(asked: dict[str, Any]) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING") if asked is TASK else images_answer("https://example.com/a")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a"})]
+        digests = dict.fromkeys(("Content-MD5", "Digest", "Content-Digest", "Repr-Digest"), "x")
+        status, _, _ = await bed.post(asked, **digests, **{"X-DashScope-SSE": "enable", "X-Other": "y"})
+        assert status == 200
+        [request] = bed.one.requests
+        assert not {*digests, "X-DashScope-SSE"} & request.headers.keys()
+        assert request.headers["X-Other"] == "y"
+
+
 @pytest.mark.parametrize("model", [None, "qwen-image-max"])
 async def test_the_targets_model_decides_and_is_sent(model: str | None) -> None:
     async with serving(routing={"single": {"service": "sim", "model": model}}) as bed:
