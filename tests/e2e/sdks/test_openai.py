@@ -333,3 +333,27 @@ async def test_what_a_record_says_of_its_model_api(bed: Bed, way: str) -> None:
     assert record["sluiceway.label.made-for"] == "others"
     described = 'label_made_for="others",model_api="others",resource_group="group-others",scenario="others"'
     assert (await bed.gateway.metrics())[f"sluiceway_model_api_info{{{described}}}"] == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_speech_that_is_read_as_it_comes(bed: Bed, way: str) -> None:
+    options: dict[str, Any] = {"model": "tts-1", "voice": "alloy", "input": QUESTION}
+
+    async def spoken(base_url: str) -> bytes:
+        if way == "async":
+            async with AsyncOpenAI(base_url=base_url, api_key=KEY, max_retries=0) as client:
+                async with client.audio.speech.with_streaming_response.create(**options) as answer:
+                    return b"".join([piece async for piece in answer.iter_bytes()])
+
+        def run() -> bytes:
+            with OpenAI(base_url=base_url, api_key=KEY, max_retries=0) as client:
+                with client.audio.speech.with_streaming_response.create(**options) as answer:
+                    return b"".join(answer.iter_bytes())
+
+        return await in_thread(run)  # type: ignore[no-any-return]
+
+    direct = await spoken(f"{bed.upstream.url}/v1")
+    sound, (record,) = await bed.records(spoken(f"{bed.url('gpt-voices')}/v1"))
+    assert sound == direct
+    expected = {**SPEECH, "gen_ai.request.model": "tts-1", "sluiceway.response.bytes": len(sound)}
+    assert fields_of(record, expected) == expected
