@@ -6,6 +6,7 @@ followed to its end. The commit comes last, so a task that failed may still be t
 DashScope said: its answers are scanned as those of its own protocol.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -21,7 +22,7 @@ from observability.scanners import Scanner, response_scanner
 from proxy.attempt import Attempt, Ended, added_lines
 from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
-from proxy.errors import GatewayError, TargetUnusableError, UpstreamError, error_body
+from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept
@@ -40,16 +41,17 @@ from proxy.translate.answers import (
 from proxy.translate.asking import read_whole
 from proxy.translate.downloads import Downloads, Pieces, encoded
 from proxy.translate.models import REFUSED, Call, call_of
-from proxy.translate.replies import head_of_reply, lines_of
+from proxy.translate.replies import head_of_reply, in_a_comment, lines_of
 from proxy.translate.request import Translator, translator_of
 from proxy.translate.tasks import AbandonedTasks, Task
 from proxy.upstream.connection import Connection
 from proxy.upstream.pools import Pools
 from proxy.upstream.response import ResponseHead
-from proxy.verdict import Blame, Verdict
+from proxy.verdict import Blame, Judgement, Verdict
 
 _CONTENT_TYPE, _CONTENT_ENCODING = istr("Content-Type"), istr("Content-Encoding")
-_NOT_PASSED: Final = frozenset((b"content-encoding", b"x-dashscope-async", b"x-dashscope-sse"))
+_DIGESTS: Final = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
+_NOT_PASSED: Final = frozenset((b"content-encoding", b"x-dashscope-async", b"x-dashscope-sse", *_DIGESTS))
 """Lines of the client's that would say something of a request that is not sent so."""
 _TASKS: Final = "/api/v1/tasks/"
 
@@ -57,7 +59,7 @@ _TASKS: Final = "/api/v1/tasks/"
 class TranslatedAttempt(Attempt):
     """See the module."""
 
-    __slots__ = ("_abandoned", "_call", "_pools", "_translator")
+    __slots__ = ("_abandoned", "_call", "_peer", "_pools", "_translator", "_under_way")
 
     def __init__(
         self,
@@ -75,6 +77,8 @@ class TranslatedAttempt(Attempt):
         super().__init__(exchange, route, plan, pools.of(place), record, retried=retried)
         self._pools = pools
         self._abandoned = abandoned
+        self._peer = ""
+        self._under_way = False  # a task was made, and may still become images: no other is made for this request
         self._call: Call
         self._translator: Translator
 
@@ -134,6 +138,7 @@ class TranslatedAttempt(Attempt):
         try:
             connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
             self._reused = connection.reused
+            self._peer = self._pool.peer_of(connection)
             if payload is None:
                 head = await self._send_large(connection, self._translator)
             else:
@@ -151,6 +156,11 @@ class TranslatedAttempt(Attempt):
             if self._upload is not None:
                 self._upload.raise_failure()
             raise
+        except asyncio.CancelledError:
+            if connection is not None and self._makes_a_task(connection) and self._abandoned.may_run:
+                self._abandoned.run(self._hear_out(connection))
+                connection = None  # it goes back from there
+            raise
         finally:
             try:
                 if self._upload is not None:
@@ -158,6 +168,20 @@ class TranslatedAttempt(Attempt):
             finally:  # as in `Attempt`
                 if connection is not None:
                     self._pool.release(connection)
+
+    def _makes_a_task(self, connection: Connection) -> bool:
+        """It was asked for one, and nobody knows yet which."""
+        return self._call.is_task and connection.request_complete and not connection.closed
+
+    async def _hear_out(self, connection: Connection) -> None:
+        """Whoever asked for a task is gone before it had a name: learn that, and cancel it."""
+        try:
+            head = await connection.read_head()
+            made = read_answer(head.status, await read_whole(connection, head))
+        finally:
+            self._pool.release(connection)
+        if made.failure is None and made.task_status == "PENDING":
+            await self._task_of(made).cancel()
 
     def _request_head(self, payload: bytes | None, *, rewritten: bool) -> bytes:
         asynchronous = ((b"x-dashscope-async", b"enable"),) if self._call.is_task else ()
@@ -219,8 +243,7 @@ class TranslatedAttempt(Attempt):
         def head_of(method: bytes, behind: str) -> bytes:
             return self._head_of(method, path + behind, spoken, own, 0 if method == b"POST" else None)
 
-        idle_timeout_ms = self._choice.target.service.idle_timeout_ms
-        return Task(made.task_id, self._pool, idle_timeout_ms, head_of, made.task_status)
+        return Task(made.task_id, self._pool, self._choice.target.service, head_of, made.task_status)
 
     async def _follow(self, made: Answer, head: ResponseHead) -> Ended:
         """From a task that was made to its end."""
@@ -229,75 +252,75 @@ class TranslatedAttempt(Attempt):
         began_ns = now_ns()
         try:
             if self._translator.streams:
-                async with Downloads(self._pools, self._choice.target.service) as downloads:
+                async with self._downloads() as downloads:
                     await self._stream(self._events(task, downloads), b": the task was made\n\n", made, head)
                 return self._done()
             try:
                 look = [look async for look in task.looks()][-1]
             finally:
                 observation.upstream_ns += now_ns() - began_ns
-        except BaseException:  # the client left, the time is over, or nobody can tell what became of it
+        finally:  # the client left, the time is over, or nobody can tell what became of it; else it is over
             self._abandoned.cancel(task)
-            raise
         assert look is not None
         self._scan(look.status, look.body)
-        if look.status < 400:
-            self._creates_job = False  # it is over: where it failed, nothing was made
+        self._creates_job = self._under_way = look.status >= 400  # else it is over: where it failed, nothing was made
         return await self._end(look.answer, head)
 
     async def _events(self, task: Task, downloads: Downloads) -> AsyncGenerator[bytes, None]:
-        """What a stream says of a task: comments, then the images or an error. UpstreamError cuts it."""
-        exchange = self._exchange
-        try:
-            answer = Answer()
-            async with aclosing(task.looks()) as looks:
-                async for look in looks:
-                    if look is None:
-                        yield b": the task is %b\n\n" % (task.status or "under way").lower().encode("ascii", "replace")
-                    else:
-                        self._scan(look.status, look.body)
-                        answer = look.answer
-            if answer.failure is not None:
-                self._fail(answer.failure)
-                yield event_of_error(failure_body(answer.failure, answer.request_id))
-                return
-            if not answer.images:
-                raise _protocol_error("the upstream's answer has no image")
-            first, *others = self._completed(answer)
-            connections = await downloads.open(to_fetch(answer.images))
-            yield first
-            async for piece in encoded(connections, others):
+        """What a stream says of a task: comments, then the images or an error.
+
+        UpstreamError cuts it; the handler says why, where no image has begun.
+        """
+        answer = Answer()
+        async with aclosing(task.looks()) as looks:
+            async for look in looks:
+                if look is None:
+                    yield b": the task is %b\n\n" % in_a_comment(task.status)
+                else:
+                    self._scan(look.status, look.body)
+                    answer = look.answer
+        if answer.failure is not None:
+            self._report(answer.failure)
+            self._fail(answer.failure)
+            yield event_of_error(failure_body(answer.failure, answer.request_id))
+            return
+        if not answer.images:
+            raise _protocol_error("the upstream's answer has no image")
+        connections = await downloads.open(to_fetch(answer.images))
+        first, *others = self._completed(answer)
+        yield first
+        async with aclosing(encoded(connections, others)) as pieces:
+            async for piece in pieces:
                 yield piece
-        except UpstreamError as error:
-            if exchange.observation.scanner is not None:
-                exchange.observation.scanner.findings.error_code = error.kind  # it is said; the cut says it once more
-            yield event_of_error(error_body(error.kind, error.message, "openai", exchange.observation.request_id))
-            raise
 
     async def _refuse(self, failure: Failure, answer: Answer, head: ResponseHead) -> Ended:
         """The upstream's no: to the client, or kept while another target is tried."""
-        exchange, plan = self._exchange, self._plan
         lines = lines_of(answer, head)
         wait_s = None
         if failure.status in (429, 503):
             value = next((value for name, value in head.headers if name.lower() == b"retry-after"), None)
             wait_s = retry_after_s(value, time.time())
             lines += [] if value is None else [(b"Retry-After", value)]
-        judgement = self._judge(status=failure.status)
-        # with 200 providers tell of a client's own mistakes too, so only what is said of the key counts then
-        said = exchange.observation.upstream_status >= 400 or judgement.blames is Blame.KEY
-        plan.report(judgement.blames if said else Blame.NONE, wait_s)
-        self._record.error = failure.code
+        judgement = self._report(failure, wait_s)
         body = failure_body(failure, answer.request_id)
         own = head_of_reply(failure.status, lines, len(body))
-        follows = judgement.verdict is Verdict.NEXT_KEY or plan.target_left
-        if judgement.verdict is not Verdict.DONE and follows:
+        follows = judgement.verdict is Verdict.NEXT_KEY or self._plan.target_left
+        if judgement.verdict is not Verdict.DONE and follows and not self._under_way:
             self._record.verdict = judgement.verdict
             return Ended(judgement.verdict, kept=Kept(self._choice, own, [body], usage_asked=False))
         self._settle()
         self._fail(failure)
         await self._send(own, body)
         return self._done()
+
+    def _report(self, failure: Failure, wait_s: float | None = None) -> Judgement:
+        """Say whom the upstream's no counts against."""
+        judgement = self._judge(status=failure.status)
+        # with 200 providers tell of a client's own mistakes too, so only what is said of the key counts then
+        said = self._exchange.observation.upstream_status >= 400 or judgement.blames is Blame.KEY
+        self._plan.report(judgement.blames if said else Blame.NONE, wait_s)
+        self._record.error = failure.code
+        return judgement
 
     def _fail(self, failure: Failure) -> None:
         """The upstream's no is how the exchange ends."""
@@ -315,13 +338,16 @@ class TranslatedAttempt(Attempt):
             await self._send(head_of_reply(200, lines_of(answer, head), len(first)), first)
             return
         observation = self._exchange.observation
-        async with Downloads(self._pools, self._choice.target.service) as downloads:
+        async with self._downloads() as downloads:
             began_ns = now_ns()
             try:
                 connections = await downloads.open(urls)
             finally:
                 observation.upstream_ns += now_ns() - began_ns
             await self._stream(encoded(connections, others), first, answer, head)
+
+    def _downloads(self) -> Downloads:
+        return Downloads(self._pools, self._choice.target.service, self._peer)
 
     def _completed(self, answer: Answer) -> list[bytes]:
         kind = "image_edit" if self._route.operation.name == "images.edits" else "image_generation"

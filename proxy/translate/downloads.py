@@ -2,8 +2,10 @@
 
 Every head is awaited before anything goes to the client, so that an image that is not there is an error with a status;
 after that a broken download cuts the answer, which the client sees as what it is. Only URLs out of this one answer are
-fetched, without a credential and without following redirects: who answers for the service may name any place, whoever
-else may not. The way there is the service's: its egress proxy, what its TLS rests on, its timeouts.
+fetched, without a credential and without following redirects: who answers for the service may name any place that is
+no nearer than the service itself (`reach`), whoever else may not. What a name means is judged by the connection, before
+anything is asked there. The way there is the service's: its egress proxy, which authorities it trusts, its timeouts;
+the certificate that it shows of itself is for the service alone.
 """
 
 import asyncio
@@ -18,23 +20,28 @@ from proxy.config.places import is_host
 from proxy.config.targets import Service
 from proxy.errors import GatewayError, UpstreamError
 from proxy.translate.pictures import Base64
+from proxy.translate.reach import Reach, reach_of, reach_of_host
 from proxy.upstream.connection import Connection
 from proxy.upstream.pool import Pool
 from proxy.upstream.pools import Pools
 
 IMAGE_BYTES_MAX: Final = 64 << 20
 """Of one image: one of 4096 x 4096 pixels, the largest that is made, has 64 MiB if nothing of it is compressed."""
+IMAGES_MAX: Final = 16
+"""Of one answer: OpenAI's clients ask for 10 at most, DashScope's models make 12. Each is a connection."""
 _TARGET: Final = re.compile(r"[!-~]+")
 
 
 class Downloads:
     """Owns its connections from `open` to the end of its block."""
 
-    __slots__ = ("_connections", "_pools", "_service")
+    __slots__ = ("_connections", "_pools", "_reach", "_service")
 
-    def __init__(self, pools: Pools, service: Service) -> None:
+    def __init__(self, pools: Pools, service: Service, peer: str) -> None:
+        """`peer`: the address that the service itself was reached at."""
         self._pools = pools
         self._service = service
+        self._reach = reach_of(peer) if service.egress is None else reach_of_host(service.host)
         self._connections: list[tuple[Pool, Connection]] = []
 
     async def __aenter__(self) -> Self:
@@ -48,6 +55,8 @@ class Downloads:
 
     async def open(self, urls: Sequence[str]) -> list[Connection]:
         """Ask for all of them at once, and wait for their heads. UpstreamError where one cannot be had."""
+        if len(urls) > IMAGES_MAX:
+            raise UpstreamError("upstream_protocol", f"the answer has more than {IMAGES_MAX} images")
         opened = await asyncio.gather(*map(self._open, urls), return_exceptions=True)
         connections = [one for one in opened if not isinstance(one, BaseException)]
         failures = [one for one in opened if isinstance(one, BaseException)]
@@ -57,13 +66,16 @@ class Downloads:
         return connections
 
     async def _open(self, url: str) -> Connection:
-        place, target = _place_of(url, self._service)
+        place, target = place_of(url, self._service)
+        self._check(reach_of_host(place.host))
         pool = self._pools.of(place)
         try:
-            connection = await pool.acquire()
+            connection = await pool.acquire(fresh=True)  # an idle one may be dead, and nothing is asked for twice
         except GatewayError as error:
             raise UpstreamError(error.kind, f"an image cannot be fetched: {error.message}") from None
         self._connections.append((pool, connection))
+        if place.egress is None:
+            self._check(reach_of(pool.peer_of(connection)))
         connection.begin(b"GET", self._service.idle_timeout_ms)
         connection.write(b"GET %b HTTP/1.1\r\nHost: %b\r\nAccept: */*\r\n\r\n" % (target, place.host_header))
         connection.request_complete = True
@@ -73,6 +85,10 @@ class Downloads:
         if head.content_length is not None and head.content_length > IMAGE_BYTES_MAX:
             raise _lost(f"it is larger than {IMAGE_BYTES_MAX} bytes")
         return connection
+
+    def _check(self, reach: Reach) -> None:
+        if reach > self._reach:
+            raise _lost("its URL leads into a network where the service itself is not")
 
 
 async def encoded(connections: Sequence[Connection], pieces: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
@@ -114,7 +130,7 @@ class Pieces:
         await self._pieces.aclose()
 
 
-def _place_of(url: str, service: Service) -> tuple[Service, bytes]:
+def place_of(url: str, service: Service) -> tuple[Service, bytes]:
     """Where a URL leads: the service as if it stood there, and the target of the request. UpstreamError."""
     try:
         parts = urlsplit(url)
@@ -129,6 +145,7 @@ def _place_of(url: str, service: Service) -> tuple[Service, bytes]:
         raise _lost("its URL has characters that belong into no URL")
     usual = 443 if parts.scheme == "https" else 80
     shown = f"[{host}]" if ":" in host else host
+    itself = (parts.scheme, host, port or usual) == (service.scheme, service.host, service.port)
     place = replace(
         service,
         scheme=parts.scheme,
@@ -136,6 +153,7 @@ def _place_of(url: str, service: Service) -> tuple[Service, bytes]:
         port=port or usual,
         host_header=(shown if port in (None, usual) else f"{shown}:{port}").encode("ascii"),
         max_connections=0,  # of the service itself
+        tls=service.tls if itself else replace(service.tls, certificate=None, key=None),
         others={},
     )
     return place, target.encode("ascii")

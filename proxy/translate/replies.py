@@ -38,3 +38,8 @@ def head_of_reply(
         content_encoding=b"",
         connection=None,
     )
+
+
+def in_a_comment(status: str | None) -> bytes:
+    """An upstream's word inside a line of our own."""
+    return status.lower().encode() if status is not None and status.isascii() and status.isalpha() else b"under way"

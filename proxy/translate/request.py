@@ -37,6 +37,7 @@ _SWITCHES: Final = ("stream", "watermark", "prompt_extend")
 _OTHERS: Final = ("prompt", "size", "response_format", "negative_prompt", "function", "parameters")
 _TEXTS: Final = frozenset((*_NUMBERS, *_SWITCHES, *_OTHERS))
 _IMAGE_NAME: Final = re.compile(r"images?(?:\[[0-9]{0,4}\])?")
+_SIZE: Final = re.compile(r"([0-9]+)[xX]([0-9]+)")
 _FLAGS: Final = {"true": True, "false": False}
 
 _IMAGE: Final[frozenset[Path]] = frozenset(
@@ -76,8 +77,8 @@ class Translator(Rewriter):
             raise GatewayError("bad_request", f"the request has {name} twice")
         if value is None or (name == "size" and value == "auto"):
             return
-        if name == "size" and isinstance(value, str):
-            value = value.replace("x", "*")
+        if name == "size" and isinstance(value, str) and (sides := _SIZE.fullmatch(value)):
+            value = "*".join(sides.groups())
         if name == "parameters" and not isinstance(value, dict):
             raise GatewayError("bad_request", "parameters has to be an object")
         if name == "response_format" and value not in ("url", "b64_json"):

@@ -8,11 +8,13 @@ signs of life asks for `stream`, and gets a comment for each look at the task.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from observability.log import get_logger
+from proxy.config.targets import Service
 from proxy.errors import TargetUnusableError, UpstreamError
 from proxy.translate.answers import FAILED, Answer, read_answer
 from proxy.translate.asking import ask
@@ -26,6 +28,8 @@ account may ask 20 times a second (protocols.md §1.2), which is a hundred tasks
 TASK_S: Final = 540.0
 """Until a task counts as lost, where the service has no `total_timeout_ms`: below the ten minutes after which OpenAI's
 SDK gives up, so that the client learns what happened."""
+LOOK_S: Final = 20.0
+"""For one look, answered in 0.1 s where all is well: one that hangs must not use up the time of the task."""
 FAILURES_MAX: Final = 5
 """Looks in a row that may fail, by the network or with 429 or 5xx, before the task does: it goes on meanwhile."""
 CANCEL_S: Final = 5.0
@@ -54,16 +58,17 @@ class Look(NamedTuple):
 class Task:
     """One that was made. `head_of` writes the head of a request about it: method and what stands behind its id."""
 
-    __slots__ = ("_head_of", "_idle_timeout_ms", "_pool", "status", "task_id")
+    __slots__ = ("_head_of", "_idle_timeout_ms", "_pool", "_within_s", "status", "task_id")
 
     def __init__(
-        self, task_id: str, pool: Pool, idle_timeout_ms: int, head_of: Callable[[bytes, str], bytes], status: str | None
+        self, task_id: str, pool: Pool, service: Service, head_of: Callable[[bytes, str], bytes], status: str | None
     ) -> None:
         self.task_id = task_id
         self.status = status
         """The last that was heard."""
         self._pool = pool
-        self._idle_timeout_ms = idle_timeout_ms
+        self._idle_timeout_ms = service.idle_timeout_ms
+        self._within_s = math.inf if service.total_timeout_ms else TASK_S  # the attempt sees to the other
         self._head_of = head_of
 
     @property
@@ -77,17 +82,20 @@ class Task:
         Raises UpstreamError where it does not end in time, or cannot be asked for.
         """
         loop = asyncio.get_running_loop()
-        due_at = loop.time() + TASK_S
+        due_at = loop.time() + self._within_s
         wait_s, failures = FIRST_WAIT_S, 0
         while True:
             await asyncio.sleep(min(wait_s, due_at - loop.time()))
             wait_s = min(wait_s * WAIT_FACTOR, WAIT_MAX_S)
             look: Look | None = None
             try:
-                async with asyncio.timeout_at(due_at):
+                async with asyncio.timeout_at(min(due_at, loop.time() + LOOK_S)):
                     look = await self._look()
             except TimeoutError:
-                pass
+                failures += 1
+                if failures >= FAILURES_MAX:
+                    message = "the upstream does not say what became of the task"
+                    raise UpstreamError("upstream_timeout", message, response_started=True) from None
             except (UpstreamError, TargetUnusableError):
                 failures += 1
                 if failures >= FAILURES_MAX:
@@ -121,9 +129,17 @@ class AbandonedTasks:
 
     def cancel(self, task: Task) -> None:
         """As far as that is possible, in CANCEL_S."""
-        if not task.cancellable or len(self._running) >= CANCELLING_MAX:
-            return
-        running = asyncio.get_running_loop().create_task(_within(task.cancel()))
+        if task.cancellable and self.may_run:
+            self.run(task.cancel())
+
+    @property
+    def may_run(self) -> bool:
+        """There is room for one more."""
+        return len(self._running) < CANCELLING_MAX
+
+    def run(self, cancelling: Coroutine[Any, Any, None]) -> None:
+        """In the background, for CANCEL_S at most. To be asked only where `may_run`."""
+        running = asyncio.get_running_loop().create_task(_within(cancelling))
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.errors import GatewayError, TargetUnusableError
+from proxy.errors import GatewayError, TargetUnusableError, shown
 from proxy.translate.models import Layout
 
 IMAGES_MAX: Final = 16
@@ -45,10 +45,12 @@ class Envelope:
                 return self._opening() if self._images == 1 else b","
             case Layout.BASE_IMAGE:
                 if self._images > 1:
-                    raise TargetUnusableError("bad_request", f"{self._model} edits one image, and there are several")
+                    raise TargetUnusableError(
+                        "bad_request", f"{shown(self._model)} edits one image, and there are several"
+                    )
                 return self._member() + b'"base_image_url":'
             case Layout.PROMPT:
-                raise TargetUnusableError("bad_request", f"{self._model} makes images out of text alone")
+                raise TargetUnusableError("bad_request", f"{shown(self._model)} makes images out of text alone")
 
     def end_image(self) -> bytes:
         """What stands behind it."""
@@ -57,7 +59,8 @@ class Envelope:
     def begin_mask(self) -> bytes:
         """What stands before a mask: a JSON string. Nothing stands behind it."""
         if self._layout is not Layout.BASE_IMAGE:
-            raise TargetUnusableError("bad_request", f"{self._model} takes no mask: leave it out, or use another model")
+            message = f"{shown(self._model)} takes no mask: leave it out, or use another model"
+            raise TargetUnusableError("bad_request", message)
         self._masks += 1
         if self._masks > 1:
             raise GatewayError("bad_request", "the request has more than one mask")
@@ -77,19 +80,19 @@ class Envelope:
         match self._layout:
             case Layout.MESSAGES:
                 parameters |= negative
-                closing = (self._opening() if not self._images else b",") + orjson.dumps({"text": prompt}) + b"]}]}"
+                closing = (self._opening() if not self._images else b",") + _json({"text": prompt}) + b"]}]}"
             case Layout.IMAGES:
                 listed = (self._opening() if not self._images else b"") + b"],"
-                closing = listed + orjson.dumps({"prompt": prompt, **negative})[1:]
+                closing = listed + _json({"prompt": prompt, **negative})[1:]
             case Layout.BASE_IMAGE:
                 usual = "description_edit_with_mask" if self._masks else "description_edit"
                 function = texts.get("function", usual)
                 members = {"prompt": prompt, **negative, "function": function}
-                closing = self._member() + orjson.dumps(members)[1:]
+                closing = self._member() + _json(members)[1:]
             case Layout.PROMPT:
-                closing = self._opening() + orjson.dumps({"prompt": prompt, **negative})[1:]
+                closing = self._opening() + _json({"prompt": prompt, **negative})[1:]
         parameters |= texts.get("parameters", {})
-        return closing + b"," + orjson.dumps({"model": self._model, "parameters": parameters})[1:]
+        return closing + b"," + _json({"model": self._model, "parameters": parameters})[1:]
 
     def _opening(self) -> bytes:
         """Up to the first image."""
@@ -101,3 +104,10 @@ class Envelope:
         """Up to the next member of `input`."""
         self._members += 1
         return self._opening() if self._members == 1 else b","
+
+
+def _json(members: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(members)
+    except TypeError:  # it reads 1024 levels and writes 254
+        raise GatewayError("bad_request", "a value of the request is nested too deeply") from None

@@ -97,6 +97,16 @@ class DashScopeImages:
         """For tasks."""
         self.looked = asyncio.Event()
         """Somebody asked for a task."""
+        self.came = asyncio.Event()
+        """A call that makes images did, whole."""
+        self.may_answer = asyncio.Event()
+        """Cleared: they hang."""
+        self.may_answer.set()
+        self.left = asyncio.Event()
+        """Whoever waited for one is gone."""
+        self.may_look = asyncio.Event()
+        """Cleared: looks at tasks hang."""
+        self.may_look.set()
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()
         self.stored: dict[str, bytes] = {}
         self.fetched: list[Received] = []
@@ -106,7 +116,7 @@ class DashScopeImages:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
@@ -126,13 +136,19 @@ class DashScopeImages:
             return await self._store(request)
         if "/api/v1/tasks/" in request.path:
             self.asked.append(received)
-            return self._task(request, request.path.partition("/api/v1/tasks/")[2])
+            return await self._task(request, request.path.partition("/api/v1/tasks/")[2])
         pictures = _Pictures()
         async for piece in request.content.iter_any():
             pictures.feed(piece)
         received.document = orjson.loads(pictures.end())
         received.pictures = pictures.pictures
         self.requests.append(received)
+        self.came.set()
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
         status, document = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return _json(status, document, self.headers)
 
@@ -146,11 +162,12 @@ class DashScopeImages:
             await answer.write(body[start : start + 65536])
         return answer
 
-    def _task(self, request: web.Request, name: str) -> web.Response:
+    async def _task(self, request: web.Request, name: str) -> web.Response:
         if request.method == "POST":
             self.cancelled.put_nowait(name.removesuffix("/cancel"))
             return _json(200, {"request_id": REQUEST_ID}, {})
         self.looked.set()
+        await self.may_look.wait()
         looks = self.tasks[name]
         status, document = looks.pop(0) if len(looks) > 1 else looks[0]
         return _json(status, document, {})

@@ -52,6 +52,21 @@ class Bed:
         self.two = two
         self.client = client
 
+    async def read(self, asked: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body, as far as it comes."""
+        seen = b""
+        async with self.stream(asked) as answer:
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                async for piece in answer.content.iter_any():
+                    seen += piece
+            return answer.status, seen
+
+    def stream(self, asked: dict[str, Any]) -> Any:
+        """The answer as it comes."""
+        url = f"http://{self.worker.host}:{self.worker.port}/v1/images/generations"
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        return self.client.post(url, data=orjson.dumps({"stream": True, **asked}), headers=headers)
+
     async def post(
         self, asked: Any, path: str = "/v1/images/generations", **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
@@ -138,6 +153,19 @@ async def test_generations_at_once() -> None:
         }
         assert {key: fields.get(key) for key in expected} == expected
         assert "gen_ai.request.stream" not in fields
+
+
+@pytest.mark.parametrize("asked", [GENERATE, TASK])
+async def test_nothing_is_said_of_a_body_that_is_not_sent(asked: dict[str, Any]) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING") if asked is TASK else images_answer("https://example.com/a")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a"})]
+        digests = dict.fromkeys(("Content-MD5", "Digest", "Content-Digest", "Repr-Digest"), "x")
+        status, _, _ = await bed.post(asked, **digests, **{"X-DashScope-SSE": "enable", "X-Other": "y"})
+        assert status == 200
+        [request] = bed.one.requests
+        assert not {*digests, "X-DashScope-SSE"} & request.headers.keys()
+        assert request.headers["X-Other"] == "y"
 
 
 @pytest.mark.parametrize("model", [None, "qwen-image-max"])
@@ -352,6 +380,19 @@ async def test_a_failed_task_is_tried_elsewhere_and_a_doubtful_one_is_not() -> N
         assert (status, headers["x-sluiceway-service"]) == (500, "sim")
 
 
+@pytest.mark.parametrize("status", [401, 429, 503])
+async def test_no_second_task_while_the_first_may_be_under_way(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What says of a request that nothing was done says of a look nothing of the task."""
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving(fallback=True, service={"api_keys": ["sk-a", "sk-b"]}, fallback_on=[401, 429, 503]) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(status, "Later")]
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        answered, _, headers = await bed.post(TASK)
+        assert (answered, headers["x-sluiceway-attempts"]) == (status, "1")
+        assert (len(bed.one.requests), len(bed.two.requests)) == (1, 0)
+
+
 async def test_a_task_that_cannot_be_asked_for() -> None:
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "PENDING")]
@@ -384,6 +425,18 @@ async def test_whom_a_failure_counts_against() -> None:
             assert (status, headers["x-sluiceway-service"], len(bed.one.requests)) == (200, "two", tried)
 
 
+async def test_a_task_in_a_stream_counts_against_whoever_lost_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving(fallback=True, service={"cooldown": {"failures": 1, "base_ms": 60000}}) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(500, "InternalError")]
+        bed.two.answers = [images_answer("https://example.com/a.png")]
+        _, events, _ = await bed.post({**TASK, "stream": True})
+        assert events[-1]["error"]["code"] == "InternalError"
+        _, _, headers = await bed.post(GENERATE)
+        assert headers["x-sluiceway-service"] == "two"
+
+
 async def test_a_client_that_leaves_has_its_task_cancelled() -> None:
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "PENDING")]
@@ -394,6 +447,46 @@ async def test_a_client_that_leaves_has_its_task_cancelled() -> None:
         assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
         fields = await bed.worker.fields()
         assert (fields["sluiceway.outcome"], fields["sluiceway.task_id"]) == ("client_aborted", "t-1")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_its_task_has_a_name(stream: bool) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.may_answer.clear()
+        asking = asyncio.create_task(bed.post({**TASK, "stream": stream}))
+        await asyncio.wait_for(bed.one.came.wait(), 10)
+        asking.cancel()
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "client_aborted"
+        bed.one.may_answer.set()
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+async def test_what_answers_at_once_is_cut_when_its_client_leaves() -> None:
+    async with serving() as bed:
+        bed.one.answers = [images_answer("https://example.com/a")]
+        bed.one.may_answer.clear()
+        asking = asyncio.create_task(bed.post(GENERATE))
+        await asyncio.wait_for(bed.one.came.wait(), 10)
+        asking.cancel()
+        assert (await bed.worker.fields())["sluiceway.outcome"] == "client_aborted"
+        await asyncio.wait_for(bed.one.left.wait(), 10)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_drain_that_takes_too_long_cancels_tasks(stream: bool) -> None:
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
+        asking = asyncio.create_task(bed.read({**TASK, "stream": stream}))
+        await bed.one.looked.wait()
+        bed.worker.handler.stopping = True
+        bed.worker.server.cut_running()
+        status, seen = await asking
+        assert status == (200 if stream else 503)
+        error = loads(seen.rpartition(b"data: ")[2])["error"]
+        assert error["message"].startswith("the gateway shuts down")
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
 
 
 async def test_a_task_that_runs_is_left_alone() -> None:
@@ -437,6 +530,39 @@ async def test_no_task_was_made(made: tuple[int, dict[str, Any]]) -> None:
         bed.one.answers = [made]
         status, _, headers = await bed.post(TASK)
         assert (status, headers["x-sluiceway-error"]) == (502, "upstream_protocol")
+
+
+async def test_looks_that_hang_end_before_the_task_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "LOOK_S", 0.05)
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.may_look.clear()
+        status, body, headers = await bed.post(TASK)
+        assert (status, headers["x-sluiceway-error"]) == (504, "upstream_timeout")
+        assert "what became of the task" in body["error"]["message"]
+        assert len(bed.one.asked) >= tasks.FAILURES_MAX
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+async def test_a_total_timeout_stands_in_place_of_the_time_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TASK_S", 0.0)
+    async with serving(service={"total_timeout_ms": 60000}) as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        running = [task_answer("t-1", "RUNNING")] * 2
+        bed.one.tasks["t-1"] = [*running, task_answer("t-1", "SUCCEEDED", {"url": "https://example.com/a"})]
+        status, body, _ = await bed.post(TASK)
+        assert (status, body["data"]) == (200, [{"url": "https://example.com/a"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_task_that_nobody_tells_of_is_cancelled(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "WAIT_MAX_S", 0.01)
+    async with serving() as bed:
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        bed.one.tasks["t-1"] = [refusal(500, "InternalError")]
+        await bed.post({**TASK, "stream": stream})
+        assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
 
 
 # -- images in the answer --------------------------------------------------------------------------------------------
@@ -593,9 +719,7 @@ async def test_a_stream_whose_task_is_lost_is_cut_after_an_event(monkeypatch: py
     async with serving() as bed:
         bed.one.answers = [task_answer("t-1", "PENDING")]
         bed.one.tasks["t-1"] = [task_answer("t-1", "PENDING")]
-        body, headers = orjson.dumps({**TASK, "stream": True}), {"Authorization": f"Bearer {KEY}"}
-        url = f"http://{bed.worker.host}:{bed.worker.port}/v1/images/generations"
-        async with bed.client.post(url, data=body, headers={**headers, "Content-Type": "application/json"}) as answer:
+        async with bed.stream(TASK) as answer:
             seen = b""
             with pytest.raises(aiohttp.ClientPayloadError):
                 async for piece in answer.content.iter_any():
@@ -605,6 +729,36 @@ async def test_a_stream_whose_task_is_lost_is_cut_after_an_event(monkeypatch: py
         assert all(sign.startswith(": the task ") for sign in signs)
         assert (await bed.worker.fields())["error.type"] == "upstream_timeout"
         assert await asyncio.wait_for(bed.one.cancelled.get(), 10) == "t-1"
+
+
+@pytest.mark.parametrize("task", [True, False])
+async def test_a_stream_that_breaks_off_inside_an_image_is_only_cut(task: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    async with serving() as bed, Scripted(ReadRequest(), Send(head + b"x" * 5000), Fin()) as store:
+        url = f"http://127.0.0.1:{store.port}/a"
+        bed.one.answers = [task_answer("t-1", "PENDING") if task else images_answer(url)]
+        bed.one.tasks["t-1"] = [task_answer("t-1", "SUCCEEDED", {"url": url})]
+        async with bed.stream(TASK if task else GENERATE) as answer:
+            seen = b""
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async for piece in answer.content.iter_any():
+                    seen += piece
+        begun = seen.rpartition(b"\n\n")[2]
+        assert begun.startswith(b"event: image_generation.completed\ndata: {")
+        assert b"upstream_truncated" not in begun
+        fields = await bed.worker.fields()
+        assert (fields["sluiceway.outcome"], fields["error.type"]) == ("upstream_aborted", "upstream_truncated")
+
+
+async def test_an_upstreams_word_for_a_task_is_no_event() -> None:
+    async with serving() as bed:
+        bed.one.stored = {"a": PNG}
+        bed.one.answers = [task_answer("t-1", "PENDING")]
+        done = task_answer("t-1", "SUCCEEDED", {"url": f"{bed.one.url}/stored/a"})
+        bed.one.tasks["t-1"] = [task_answer("t-1", 'x\n\ndata: {"type":"y"}'), done]
+        _, events, _ = await bed.post({**TASK, "stream": True})
+        assert events[:2] == [": the task was made", ": the task is under way"]
+        assert len(events) == 3
 
 
 async def test_a_client_that_leaves_its_stream_has_its_task_cancelled() -> None:

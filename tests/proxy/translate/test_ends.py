@@ -13,6 +13,7 @@ from proxy.translate.request import Translator
 from proxy.translate.tasks import Task
 from tests.fakes.dashscope_images import DashScopeImages, images_answer, refusal, task_answer
 from tests.fakes.raw import connect
+from tests.fakes.scripted import Fin, ReadRequest, ReadToEnd, Scripted, Send, Step
 from tests.fakes.worker import FakeWorker, document_of, running
 from tests.proxy.test_edge import post
 from tests.proxy.test_no_cycles import HELD, no_collection
@@ -80,6 +81,63 @@ async def test_nothing_of_it_outlives_it(
             async with asyncio.timeout(10):
                 while worker.server.live:
                     await asyncio.sleep(0.01)
+            assert await _freed(worker) == []
+
+
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5000
+STORES: dict[str, tuple[bytes, tuple[Step, ...], bool]] = {
+    "breaks off": (make(response_format="b64_json"), (Send(HALF), Fin()), False),
+    "breaks off in a stream": (make(stream=True), (Send(HALF), Fin()), False),
+    "breaks off in a task's stream": (make(**TASK, stream=True), (Send(HALF), Fin()), False),
+    "says nothing in a task's stream": (make(**TASK, stream=True), (Fin(),), False),
+    "is left": (make(response_format="b64_json"), (Send(HALF), ReadToEnd()), True),
+    "is left in a task's stream": (make(**TASK, stream=True), (Send(HALF), ReadToEnd()), True),
+}
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize(("sent", "steps", "leaves"), STORES.values(), ids=list(STORES))
+async def test_nothing_outlives_a_store_that(
+    sent: bytes, steps: tuple[Step, ...], leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "FIRST_WAIT_S", 0.01)
+    async with DashScopeImages() as upstream, Scripted(ReadRequest(), *steps) as store:
+        url = f"http://127.0.0.1:{store.port}/a"
+        is_task = b"wanx" in sent
+        upstream.answers = [task_answer("done", "PENDING") if is_task else images_answer(url)]
+        upstream.tasks = {"done": [task_answer("done", "SUCCEEDED", {"url": url})]}
+        api = {"scenario": "image", "protocols": ["openai"]}
+        async with running(document_of(upstream.url, provider="dashscope", model_api=api)) as worker:
+            gc.collect()
+            async with connect(worker.port) as client:
+                client.send(sent)
+                if leaves:
+                    await client.reader.readuntil(b'b64_json":"')
+                    client.leave()
+                else:
+                    await client.rest()
+            async with asyncio.timeout(10):
+                while worker.server.live:
+                    await asyncio.sleep(0.01)
+            await asyncio.wait_for(store.connections[0].closed.wait(), 10)
+            assert await _freed(worker) == []
+
+
+@pytest.mark.usefixtures("no_collection")
+async def test_nothing_outlives_a_task_that_was_left_before_it_had_a_name() -> None:
+    async with DashScopeImages() as upstream:
+        upstream.answers = [task_answer("unborn", "PENDING")]
+        upstream.may_answer.clear()
+        api = {"scenario": "image", "protocols": ["openai"]}
+        async with running(document_of(upstream.url, provider="dashscope", model_api=api)) as worker:
+            gc.collect()
+            async with connect(worker.port) as client:
+                client.send(make(**TASK))
+                await asyncio.wait_for(upstream.came.wait(), 10)
+                client.leave()
+            await worker.fields()
+            upstream.may_answer.set()
+            assert await asyncio.wait_for(upstream.cancelled.get(), 10) == "unborn"
             assert await _freed(worker) == []
 
 

@@ -255,6 +255,8 @@ def test_json_becomes_what_a_reference_makes_of_it(
 GENERATIONS = [
     ({"prompt": "p"}, {"n": 1}),
     ({"prompt": "p", "n": 3, "size": "1328x1328"}, {"n": 3, "size": "1328*1328"}),
+    ({"prompt": "p", "size": "8X9"}, {"n": 1, "size": "8*9"}),
+    ({"prompt": "p", "size": "max"}, {"n": 1, "size": "max"}),
     ({"prompt": "p", "size": "auto", "n": None}, {"n": 1}),
     ({"prompt": "p", "size": "2K", "seed": 5, "watermark": False},
      {"n": 1, "size": "2K", "seed": 5, "watermark": False}),
@@ -313,6 +315,9 @@ def test_images_do_not_use_up_the_room_of_texts() -> None:
         (b'{"prompt":"p","image":{"url":"x"}}', "URLs"),
         (b'{"prompt":"p","parameters":"x"}', "an object"),
         (b'{"prompt":"' + b"x" * TEXT_BYTES_MAX + b'"}', "more than"),
+        (b'{"prompt":"p","n":' + b"[" * 300 + b"]" * 300 + b"}", "nested too deeply"),
+        (b'{"prompt":"p","parameters":{"n":' + b"[" * 300 + b"]" * 300 + b"}}", "nested too deeply"),
+        (b'{"prompt":"p","negative_prompt":' + b"[" * 300 + b"]" * 300 + b"}", "nested too deeply"),
     ],
 )
 def test_json_that_is_refused(body: bytes, why: str) -> None:
@@ -324,6 +329,13 @@ def test_json_that_is_refused(body: bytes, why: str) -> None:
 def test_images_for_a_call_of_text_alone() -> None:
     with pytest.raises(TargetUnusableError, match="text alone"):
         translate([b'{"prompt":"p","image":"https://example.com/"}'], JSON, "wan2.2-t2i", "images.generations")
+
+
+def test_a_model_in_a_message_is_printable_and_short() -> None:
+    with pytest.raises(TargetUnusableError) as refused:
+        translate([b'{"prompt":"p","image":"x"}'], JSON, "wanx\n" + "x" * 5000, "images.generations")
+    assert refused.value.message.startswith("'wanx\\nxx")
+    assert len(refused.value.message) < 200
 
 
 @pytest.mark.parametrize(
