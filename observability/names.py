@@ -168,6 +168,8 @@ SLUICEWAY_SPANS_DROPPED: Final = "sluiceway.spans.dropped"
 SLUICEWAY_CONTENT_DROPPED: Final = "sluiceway.content.dropped"
 """Recorded bodies that were left out of a line or a span, which are there all the same."""
 SLUICEWAY_CONNECTIONS: Final = "sluiceway.connections"
+SLUICEWAY_MODEL_API_INFO: Final = "sluiceway.model_api.info"
+"""Always 1: what its labels say of a Model API, for queries that join it with the other metrics."""
 
 # Buckets in seconds. The conventions' own end at 81.92 s and 10 s; answers of large models and images take longer, and
 # a histogram is blind beyond its last bound.

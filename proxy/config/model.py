@@ -113,7 +113,8 @@ class ServiceConfig(Section):
     tls: ServiceTls = ServiceTls()
     egress_proxy: egress.EgressProxy = Field(default=None, repr=False)
     propagate_trace: Switch | None = None
-    image_paths: Annotated[dict[str, str], later({}, "image translation")] = {}
+    image_paths: Annotated[dict[values.ModelPattern, values.ImagePath], values.targets] = {}
+    """Which call of DashScope's an OpenAI image request becomes, over `proxy.translate.models`."""
     cooldown: Cooldown = Cooldown()
 
 
