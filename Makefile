@@ -33,7 +33,7 @@ format: .venv/ready-to-develop  ## formatting, and what lint can mend by itself
 clean:  ## back to a fresh checkout
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sluiceway
 
-# Two stamps: who only wants to see it run does not wait for linters and three SDKs. A second call finds them up to date.
+# Two stamps: who only wants to see it run does not wait for linters and four SDKs. A second call finds them up to date.
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
 	$(PYTHON) -m venv .venv

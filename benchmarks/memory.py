@@ -30,7 +30,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks import machine
 from benchmarks.contestants import CHAT_PATH, FAILING_PATH, KEY, RENAMED, Bench, NotReadyError
-from benchmarks.upstream.answers import Fill
+from benchmarks.upstream.fills import Fill
 
 MIB = 1024 * 1024
 READ_BYTES = 64 * 1024

@@ -5,8 +5,9 @@ their tallies), and what the board knows: drops, running requests, connections, 
 (its process was killed while it was made) is left out, the others count.
 """
 
+import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -28,20 +29,20 @@ METRICS_FOLDER = "metrics"
 """In the runtime directory: the value of PROMETHEUS_MULTIPROC_DIR."""
 
 
-def exposition(runtime_dir: Path, board: Board) -> bytes:
-    """The metrics of this host, as `CONTENT_TYPE`.
+def exposition(runtime_dir: Path, board: Board, described: Iterable[Mapping[str, str]] = ()) -> bytes:
+    """The metrics of this host, as `CONTENT_TYPE`. `described`: of each Model API what `description` makes.
 
     Reads and adds up files: some ms for a small host, longer with thousands of series. Call it in a thread.
     """
     registry = CollectorRegistry()
-    registry.register(HostCollector(runtime_dir / METRICS_FOLDER, board))
+    registry.register(HostCollector(runtime_dir / METRICS_FOLDER, board, described))
     return generate_latest(registry)
 
 
-def openmetrics(runtime_dir: Path, board: Board) -> bytes:
+def openmetrics(runtime_dir: Path, board: Board, described: Iterable[Mapping[str, str]] = ()) -> bytes:
     """The same as `OPENMETRICS_CONTENT_TYPE`, with exemplars: traces that are behind the buckets."""
     registry = CollectorRegistry()
-    registry.register(HostCollector(runtime_dir / METRICS_FOLDER, board, exemplars=True))
+    registry.register(HostCollector(runtime_dir / METRICS_FOLDER, board, described, exemplars=True))
     text: bytes = openmetrics_text.generate_latest(registry)  # type: ignore[no-untyped-call]
     return text
 
@@ -51,13 +52,25 @@ def wants_openmetrics(accept: str) -> bool:
     return any(part.split(";")[0].strip() == "application/openmetrics-text" for part in accept.split(","))
 
 
-class HostCollector(Collector):
-    """The files of a folder and the rows of a board as one set of metric families."""
+def description(model_api: str, scenario: str, resource_group: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of `sluiceway_model_api_info` for one Model API. Its own are there as `label_NAME`, with `_` for each
+    character that Prometheus does not take; of two that become one the first counts."""
+    described = {"model_api": model_api, "scenario": scenario, "resource_group": resource_group}
+    for name, value in labels.items():
+        described.setdefault("label_" + re.sub(r"[^a-zA-Z0-9_]", "_", name), value)
+    return described
 
-    def __init__(self, folder: Path, board: Board, *, exemplars: bool = False) -> None:
+
+class HostCollector(Collector):
+    """The files of a folder, the rows of a board and what the configuration says, as one set of metric families."""
+
+    def __init__(
+        self, folder: Path, board: Board, described: Iterable[Mapping[str, str]], *, exemplars: bool = False
+    ) -> None:
         """`exemplars`: with those that observers have written down, where the reader can use them."""
         self._folder = folder
         self._board = board
+        self._described = described
         self._exemplars = exemplars
 
     def collect(self) -> Iterable[Metric]:
@@ -79,6 +92,7 @@ class HostCollector(Collector):
                 yield family
         yield dropped
         yield self._requests()
+        yield self._model_apis()
         yield from self._gauges()
         yield from self._queues()
 
@@ -104,6 +118,13 @@ class HostCollector(Collector):
             spans.add_metric((observer,), queued.spans)
             lines.add_metric((observer,), queued.lines)
         yield from (spans, lines)
+
+    def _model_apis(self) -> Metric:
+        name = names.prometheus_name(names.SLUICEWAY_MODEL_API_INFO)
+        family = GaugeMetricFamily(name, "1 for each Model API, with what the configuration says of it")
+        for labels in self._described:
+            family.add_sample(name, dict(labels), 1)
+        return family
 
     def _gauges(self) -> Iterator[Metric]:
         for name, unit, cell, text in (

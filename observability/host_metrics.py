@@ -72,6 +72,7 @@ _COUNTS: Final = (
     (names.HTTP_SERVER_ACTIVE_REQUESTS, "{request}"),
     (names.SLUICEWAY_CONNECTIONS, "{connection}"),
     (names.SLUICEWAY_CONFIG_GENERATION, "1"),
+    (names.SLUICEWAY_MODEL_API_INFO, "1"),
 )
 _BYTES: Final = (names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_QUEUED, names.SLUICEWAY_LINES_QUEUED)
 _KNOWN: Final = {

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from observability.board import Board
@@ -17,6 +18,8 @@ from observability.exposition import METRICS_FOLDER, HostCollector
 from observability.lines import LineWriter
 from observability.log import get_logger
 from observability.metrics_settings import MetricsSettings, metrics_of, open_exporter, start_of
+
+Described = Iterable[Mapping[str, str]]
 
 SENT_FILE = "metrics-sent"
 """In the runtime directory: what delta numbers have been taken."""
@@ -27,10 +30,12 @@ _log = get_logger(__name__)
 class MetricsThread:
     """Started where an exporter is wanted; else it does nothing at all."""
 
-    def __init__(self, runtime: Path, board: Board, lines: LineWriter) -> None:
+    def __init__(self, runtime: Path, board: Board, lines: LineWriter, described: Callable[[], Described]) -> None:
+        """`described`: what `exposition.description` makes of the Model APIs in force."""
         self._runtime = runtime
         self._board = board
         self._lines = lines
+        self._described = described
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,11 +66,12 @@ class MetricsThread:
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics
             _log.error("environment_not_understood", complaint=f"{error!r}; no metrics are sent")
             return
-        collector = HostCollector(self._runtime / METRICS_FOLDER, self._board, exemplars=True)
         stopped = False
         while not stopped:
             stopped = self._stop.wait(settings.interval_s)
             try:
+                folder, described = self._runtime / METRICS_FOLDER, self._described()
+                collector = HostCollector(folder, self._board, described, exemplars=True)
                 metrics.export(collector.collect(), time.time_ns())
             except Exception:  # noqa: BLE001 - the next interval may do better
                 _log.exception("metrics_not_delivered")

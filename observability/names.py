@@ -174,6 +174,8 @@ SLUICEWAY_LINES_QUEUED: Final = "sluiceway.lines.queued"
 SLUICEWAY_SPANS_DROPPED: Final = "sluiceway.spans.dropped"
 """Spans whose record is in the log and the metrics all the same."""
 SLUICEWAY_CONNECTIONS: Final = "sluiceway.connections"
+SLUICEWAY_MODEL_API_INFO: Final = "sluiceway.model_api.info"
+"""Always 1: what its labels say of a Model API, for queries that join it with the other metrics."""
 
 # Buckets in seconds. The conventions' own end at 81.92 s and 10 s; answers of large models and images take longer, and
 # a histogram is blind beyond its last bound.

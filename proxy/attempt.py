@@ -53,6 +53,7 @@ class Attempt:
     __slots__ = (
         "_choice",
         "_clock",
+        "_creates_job",
         "_exchange",
         "_excused",
         "_fresh",
@@ -77,6 +78,7 @@ class Attempt:
         self._pool = pool
         self._record = record
         self._retried = retried
+        self._creates_job = exchange.creates_job
         self._fresh = retried or exchange.creates_job
         self._upload: Upload | None = None
         self._clock: FirstOutput | None = None
@@ -143,8 +145,6 @@ class Attempt:
             if not scope.expired():
                 raise
             committed = exchange.response.committed
-            if committed:
-                exchange.response.cut()
             waited_s = (
                 exchange.observation.upload_ns - upload_ns + exchange.observation.client_blocked_ns - blocked_ns
             ) / 1e9
@@ -374,7 +374,7 @@ class Attempt:
                 own_key=model_api.auth != "passthrough",
                 key_left=self._plan.key_left,
                 replayable=operation.replayable,
-                creates_job=exchange.creates_job,
+                creates_job=self._creates_job,
                 fallback_on=model_api.fallback_on,
             )
         )

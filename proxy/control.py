@@ -39,6 +39,7 @@ from observability.descriptors import open_standard_descriptors
 from observability.exposition import (
     CONTENT_TYPE,
     OPENMETRICS_CONTENT_TYPE,
+    description,
     exposition,
     openmetrics,
     wants_openmetrics,
@@ -84,7 +85,9 @@ class Host:
     """The latest; a worker may be about to get there."""
     token: str
     """Empty: none is asked for."""
-    metrics: Callable[[Path, Board], bytes] = exposition
+    described: Sequence[Mapping[str, str]] = ()
+    """The Model APIs, as the metrics describe them."""
+    metrics: Callable[[Path, Board, Sequence[Mapping[str, str]]], bytes] = exposition
     refused: Callable[[], Sequence[Complaint]] = tuple
     """What is wrong with the configuration file as it stands."""
     failures: Mapping[int, str] = field(default_factory=dict)
@@ -124,9 +127,9 @@ def application(host: Host) -> web.Application:
         # One at a time, in a thread: it reads the files of all processes, and a probe must not wait for that.
         async with asyncio.timeout(SCRAPE_S_MAX), scraping:
             if wants_openmetrics(request.headers.get(hdrs.ACCEPT, "")):
-                body = await asyncio.to_thread(openmetrics, host.runtime, host.board)
+                body = await asyncio.to_thread(openmetrics, host.runtime, host.board, host.described)
                 return web.Response(body=body, headers={hdrs.CONTENT_TYPE: OPENMETRICS_CONTENT_TYPE})
-            body = await asyncio.to_thread(host.metrics, host.runtime, host.board)
+            body = await asyncio.to_thread(host.metrics, host.runtime, host.board, host.described)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
     app = web.Application(middlewares=[_errors_in_json])
@@ -228,6 +231,7 @@ async def run(host: Host, source: Source, listener: socket.socket, sending: Metr
 
     def announce(generation: Generation) -> None:
         host.generation, host.token = generation.number, generation.document.admin.token
+        host.described = _described(generation.document)
         links.announce(generation.number, generation.seal, generation.line)
         progress.begin()
 
@@ -254,6 +258,10 @@ async def run(host: Host, source: Source, listener: socket.socket, sending: Metr
     await runner.cleanup()
 
 
+def _described(document: Document) -> list[Mapping[str, str]]:
+    return [description(one.name, one.scenario, one.resource_group, one.labels) for one in document.model_apis]
+
+
 def main() -> int:
     """The command line that the supervisor uses."""
     open_standard_descriptors()
@@ -272,10 +280,10 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return BAD_CONFIGURATION
     board = Board.open(options.runtime / runtime.BOARD)
-    host = Host(options.runtime, board, kept.generation, document.admin.token)
+    host = Host(options.runtime, board, kept.generation, document.admin.token, _described(document))
     seal_key = os.environ[SEAL_KEY]
     source = Source(options.file, options.config.parent, kept, document, options.options, seal_key)
-    sending = MetricsThread(options.runtime, board, lines)
+    sending = MetricsThread(options.runtime, board, lines, lambda: host.described)
     asyncio.run(run(host, source, socket.socket(fileno=options.fd), sending))
     return 0
 

@@ -5,13 +5,16 @@ good order when its handler returns, whatever happened. Here the head goes out a
 looks broken off.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from proxy.cors import with_lines
 from proxy.edge import Edge
 from proxy.headers import connection_line
+
+_BLANK_LINES: Final = (b"\n\n", b"\n\r\n", b"\r\r")
+"""The end of an event: two line ends, each of them LF, CRLF or CR."""
 
 
 class DownstreamResponse(web.StreamResponse):
@@ -22,6 +25,11 @@ class DownstreamResponse(web.StreamResponse):
 
     cors: bytes | None = None
     """Lines that let a page read the answer, in place of the upstream's; None: no page asked."""
+
+    events = False
+    """The body is plain server-sent events of no given length: one of the gateway's own can stand behind them."""
+    _tail = b""
+    """Of such a body: as much of what was sent as tells an event that is over."""
 
     def __init__(self, edge: Edge) -> None:  # not super().__init__: it builds a header map that nobody would read
         self._edge = edge
@@ -57,6 +65,8 @@ class DownstreamResponse(web.StreamResponse):
             raise ConnectionResetError("the client left")
         self._edge.written_bytes += len(head) + len(data)
         self.committed = True
+        if self.events and data:
+            self._tail = data[-3:] if len(data) > 2 else (self._tail + data)[-3:]
         if self._chunks:
             if data:
                 end = b"0\r\n\r\n" if last else b""
@@ -84,6 +94,11 @@ class DownstreamResponse(web.StreamResponse):
     async def drain(self) -> None:
         """Wait for a slow reader. ConnectionResetError where it left."""
         await self._edge._drain_helper()  # noqa: SLF001
+
+    @property
+    def between_events(self) -> bool:
+        """Another event may follow: it is a stream of them, and none has begun. One that has cannot be taken back."""
+        return self.events and not self.ended and (not self._tail or self._tail.endswith(_BLANK_LINES))
 
     def say_continue(self) -> None:
         """Answer `Expect: 100-continue`: the body will be taken."""

@@ -60,7 +60,7 @@ CUTS: Final[dict[str, Kind]] = {
     "upstream_timeout": Kind(504, "upstream_aborted", "upstream"),
 }
 """Ends of a response that had begun. Their status is only sent while the head is still held back: after the commit
-point the client sees a cut connection, never an error body."""
+point the client sees a cut connection, and in a stream of events one last event that says why (`error_event`)."""
 
 
 class GatewayError(Exception):
@@ -171,9 +171,21 @@ _DASHSCOPE: Final[dict[int, str]] = {
 }
 
 
+def openai_type(status: int) -> str:
+    """The `type` of an OpenAI error with a status."""
+    known = _OPENAI.get(status)
+    if known is not None:
+        return known[0]
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
 def shown(text: str) -> str:
     """What a caller wrote, as a message may repeat it: in quotes, printable, and not all of it."""
     return ascii(text[:SHOWN_CHARACTERS])
+
+
+def _status(kind: str) -> int:
+    return (KINDS[kind] if kind in KINDS else CUTS[kind]).status
 
 
 def error_body(kind: str, message: str, protocol: str, request_id: str) -> bytes:
@@ -181,7 +193,7 @@ def error_body(kind: str, message: str, protocol: str, request_id: str) -> bytes
 
     Protocols without a shape of their own (vllm) speak OpenAI's. Raises KeyError for an unknown kind.
     """
-    status = (KINDS[kind] if kind in KINDS else CUTS[kind]).status
+    status = _status(kind)
     body: dict[str, Any]
     if protocol == "anthropic":
         body = {"type": "error", "error": {"type": _ANTHROPIC[status], "message": message}, "request_id": request_id}
@@ -196,11 +208,33 @@ def error_body(kind: str, message: str, protocol: str, request_id: str) -> bytes
     return orjson.dumps(body)
 
 
+def error_event(kind: str, message: str, protocol: str, operation: str, request_id: str, number: int) -> bytes:
+    """The same inside a stream that has begun: one server-sent event, which the SDKs of `protocol` raise.
+
+    `number`: of the events before it. OpenAI's Responses have typed events, which count from 0, and an error there is
+    one of them: their SDK hands it over and raises what follows from the cut. DashScope's stand without spaces, which
+    its SDK takes for no error, and begin with 1; that SDK reads the status from a line of its own and says 400, the
+    caller's fault, where there is none.
+    """
+    if protocol == "openai" and operation == "responses":
+        error = orjson.loads(error_body(kind, message, protocol, request_id))["error"]
+        event = {"type": "error", "code": error["code"], "message": message, "param": None, "sequence_number": number}
+        return b"event: error\ndata: %b\n\n" % orjson.dumps(event)
+    body = error_body(kind, message, protocol, request_id)
+    if protocol == "anthropic":
+        return b"event: error\ndata: %b\n\n" % body
+    if protocol == "dashscope":
+        status = _status(kind)
+        return b"id:%d\nevent:error\n:HTTP_STATUS/%d\nstatus:%d\ndata:%b\n\n" % (number + 1, status, status, body)
+    return b"data: %b\n\n" % body
+
+
 def protocol_of_path(path: str) -> str:
     """The protocol of whoever asked for a path that no route matched: that of the error's shape, a guess by habit."""
-    if path.rstrip("/").endswith("/messages"):
+    path = path.rstrip("/")
+    if path.endswith(("/messages", "/messages/count_tokens")):
         return "anthropic"
-    if path.startswith("/api/v1/") or path == "/api/v1":
+    if "/api/v1/" in f"{path}/":  # behind a base path too, mistyped as it may be
         return "dashscope"
     return "openai"
 

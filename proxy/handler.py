@@ -4,6 +4,7 @@ Also the probes of the data listener, `/-/healthz` and `/-/readyz`, which make n
 """
 
 import asyncio
+import contextlib
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from proxy.config.snapshot import Snapshot
 from proxy.cors import preflight_lines
 from proxy.downstream import DownstreamResponse
 from proxy.edge import REFUSAL, Edge
-from proxy.errors import KINDS, GatewayError, error_body, forget_frames, protocol_of_path
+from proxy.errors import KINDS, GatewayError, error_body, error_event, forget_frames, protocol_of_path
 from proxy.exchange import Exchange
 from proxy.headers import connection_line
 from proxy.pipeline import Pipeline
@@ -79,13 +80,12 @@ class Handler:
         except asyncio.CancelledError:
             if not self.stopping or edge.transport is None:  # the client left
                 raise
+            draining = GatewayError("draining", "the gateway shuts down and the request was not answered in time")
             if response.committed:
-                if not response.ended:
-                    response.cut()
+                _break_off(draining, response, observation, exchange)
                 raise
             if exchange is not None:
                 exchange.keep_alive = False
-            draining = GatewayError("draining", "the gateway shuts down and the request was not answered in time")
             self._fail(draining, request, response, observation, exchange)
         except ConnectionError:
             raise
@@ -173,11 +173,10 @@ class Handler:
         observation: Observation,
         exchange: Exchange | None,
     ) -> None:
-        """Record the error, and answer it where the head has not gone out; else the answer is cut."""
+        """Record the error, and answer it where the head has not gone out; else the answer is broken off."""
         if response.committed:
             observation.fail(error.kind, error.outcome, error.origin, error.message)
-            if not response.ended:
-                response.cut()
+            _break_off(error, response, observation, exchange)
             return
         if exchange is not None and exchange.method == "OPTIONS" and self._options(error, request, exchange):
             return
@@ -249,6 +248,31 @@ class Handler:
         ).encode("ascii") + connection_line(keep_alive=keep_alive, http_1_0=request.version.minor == 0)
         response.send(response.begin(head, status=status, framing="length", keep_alive=keep_alive), body, last=True)
         return response
+
+
+def _break_off(
+    error: GatewayError, response: DownstreamResponse, observation: Observation, exchange: Exchange | None
+) -> None:
+    """Cut an answer that has begun. A stream is told why before, as one more event, which SDKs raise; then it is cut
+    all the same, so that nobody takes it for whole.
+
+    Not inside an event of the upstream's: it would have to be ended first, and SDKs fail on half a document with an
+    error of their JSON parser, where the cut alone is a broken connection. Not behind the end of the stream or an error
+    of the upstream's, nor where the scanner cannot tell.
+    """
+    if response.ended:
+        return
+    route = None if exchange is None else exchange.route
+    scanner = observation.scanner
+    if route is not None and scanner is not None and response.between_events:
+        findings, operation = scanner.findings, route.operation
+        if not (findings.complete or findings.failed or findings.error_code):
+            protocol = operation.error_protocol or operation.protocol
+            request_id, number = observation.request_id, findings.events
+            event = error_event(error.kind, error.message, protocol, operation.name, request_id, number)
+            with contextlib.suppress(ConnectionError):  # it has left meanwhile
+                response.send(b"", event, last=False)
+    response.cut()
 
 
 def _look_in_front(

@@ -14,6 +14,7 @@ from multidict import istr
 from observability import names
 from observability.codings.decode import codings_of
 from observability.observation import Attempt as AttemptRecord
+from observability.observation import Observation
 from observability.scanners import RequestScanner, is_form, media_type, reads_alike, request_scanner
 from proxy.attempt import Attempt, added_lines
 from proxy.auth import admit, authenticate, credential_of
@@ -26,6 +27,8 @@ from proxy.recording import begin_recording, keep_secret
 from proxy.relay import relay
 from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
+from proxy.translate.attempt import TranslatedAttempt
+from proxy.translate.tasks import AbandonedTasks
 from proxy.upstream.pools import Pools
 from proxy.verdict import Verdict
 
@@ -46,6 +49,7 @@ class Pipeline:
         self._holding = holding
         self._router = Router()
         self._pools = Pools()
+        self._abandoned = AbandonedTasks()
         self._fields: dict[tuple[int, str], tuple[Route, orjson.Fragment]] = {}
         self._running: dict[str, int] = {}
 
@@ -89,6 +93,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the upstream connections that are idle, and the others when they come back."""
+        self._abandoned.close()
         self._pools.close()
 
     # -- match, authenticate, pick -----------------------------------------------------------------------------------
@@ -136,10 +141,11 @@ class Pipeline:
         }
         if operation.output_type is not None:
             fields[names.GEN_AI_OUTPUT_TYPE] = operation.output_type
-        if len(self._fields) >= MAX_CACHED_ROUTES:
-            self._fields.clear()
         fragment = orjson.Fragment(orjson.dumps(fields))
-        self._fields[key] = (route, fragment)
+        if not route.rest:  # else it is this request's alone, and 4096 long paths would be kept: 250 MB
+            if len(self._fields) >= MAX_CACHED_ROUTES:
+                self._fields.clear()
+            self._fields[key] = (route, fragment)
         return fragment
 
     def _authenticate(self, exchange: Exchange, route: Route) -> None:
@@ -242,22 +248,26 @@ class Pipeline:
         while True:
             target = plan.choice.target
             service = target.service
-            observation.service, observation.upstream_model = service.name, target.model
+            model = target.model if route.operation.names_model else None
+            observation.service, observation.upstream_model = service.name, model
             observation.fallback = plan.choice.position > 0
             if observation.attempts:  # what they were seen to do is not this one's
-                observation.scanner = None
-                if observation.recording is not None:
-                    observation.recording.answer = None
-                observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
+                _forget_answer(observation)
             if observation.attempts or service is not route.model_api.targets[0].service:  # `_match` has said those
                 observation.route_fields = self._route_fields(route, service)
             place = route.places.get(service.name, service)
-            record = AttemptRecord(service.name, place.host, place.port, _GIVE_UP, target.model)
+            record = AttemptRecord(service.name, place.host, place.port, _GIVE_UP, model)
             observation.attempts.append(record)
             observation.on_first_output = plan.begin()
             if observation.recording is not None:
-                keep_secret(observation.recording, service, plan.choice.key, route.operation.protocol)
-            ended = await Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried).run()
+                keep_secret(observation.recording, service, plan.choice.key)
+            if service.name in route.translated:
+                attempt: Attempt = TranslatedAttempt(
+                    exchange, route, plan, self._pools, self._abandoned, record, retried=retried
+                )
+            else:
+                attempt = Attempt(exchange, route, plan, self._pools.of(place), record, retried=retried)
+            ended = await attempt.run()
             if ended.verdict is _DONE:
                 return
             kept = ended.kept or kept
@@ -290,7 +300,8 @@ class Pipeline:
     async def _relay_kept(self, exchange: Exchange, route: Route, kept: Kept) -> None:
         """Nobody had a better answer."""
         observation, service = exchange.observation, kept.choice.target.service
-        observation.service, observation.upstream_model = service.name, kept.choice.target.model
+        model = kept.choice.target.model if route.operation.names_model else None
+        observation.service, observation.upstream_model = service.name, model
         observation.fallback = kept.choice.position > 0
         observation.route_fields = self._route_fields(route, service)
         observation.upstream_status = kept.head.status
@@ -300,6 +311,14 @@ class Pipeline:
         if not exchange.body.complete:
             exchange.keep_alive = False
         await relay(exchange, kept, kept.head, added_lines(exchange, service.name))
+
+
+def _forget_answer(observation: Observation) -> None:
+    """A further attempt begins."""
+    observation.scanner = None
+    if observation.recording is not None:
+        observation.recording.answer = None
+    observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
 
 
 def _encoding_of(headers: Any) -> str:

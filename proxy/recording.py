@@ -41,10 +41,10 @@ def begin_recording(plan: Plan, exchange: "Exchange", scanner: "RequestScanner",
         observation.request_keeper = keeper
 
 
-def keep_secret(recording: Recording, service: "Service", key: "Key", protocol: str) -> None:
+def keep_secret(recording: Recording, service: "Service", key: "Key") -> None:
     """The credentials that go upstream: whoever repeats them, they are not recorded."""
-    for _, value in key.auth_headers.get(protocol, ()):
-        recording.secrets.add(value.rpartition(b" ")[2])
+    for lines in key.auth_headers.values():
+        recording.secrets.update(value.rpartition(b" ")[2] for _, value in lines)
     for name, value in service.headers:
         if any(part in name for part in _SECRET_HEADERS):
             recording.secrets.add(value.rpartition(b" ")[2])

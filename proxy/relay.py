@@ -24,6 +24,7 @@ class Downstream(Protocol):
 
     committed: bool
     ended: bool
+    events: bool
 
     def begin(self, head: bytes, *, status: int, framing: str, keep_alive: bool) -> bytes:
         """Commit to a head."""
@@ -37,9 +38,6 @@ class Downstream(Protocol):
 
     async def drain(self) -> None:
         """Wait for it."""
-
-    def cut(self) -> None:
-        """Break off."""
 
 
 class Source(Protocol):
@@ -67,8 +65,8 @@ async def relay(
 
     `held`: pieces of its body that were read already, and scanned by the scanner that is open.
 
-    Raises UpstreamError where the upstream broke off (the client's connection is cut already), ConnectionError where
-    the client left.
+    Raises UpstreamError where the upstream broke off (the handler cuts what the client has of it), ConnectionError
+    where the client left.
     """
     observation = exchange.observation
     response = exchange.response
@@ -107,7 +105,6 @@ async def relay(
     except UpstreamError as error:
         if not response.committed:  # not a byte has gone out: the client gets an answer, not a cut connection
             raise UpstreamError("upstream_protocol", error.message, response_started=True) from error
-        response.cut()
         raise
     if observation.scanner is not None:
         observation.scanner.end()
@@ -130,6 +127,8 @@ def _begin(exchange: Exchange, head: ResponseHead, added: bytes, *, changed: boo
     """The head for the client, which commits when it is sent."""
     framing = _framing(exchange, head, changed=changed)
     keep_alive = exchange.keep_alive
+    if exchange.observation.stream and head.status < 400 and not head.content_encoding:
+        exchange.response.events = framing in ("chunked", "eof")
     lines = response_head(
         head, added, framing=framing, keep_alive=keep_alive and framing != "eof", http_1_0=exchange.http_1_0
     )

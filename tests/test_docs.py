@@ -20,7 +20,10 @@ from proxy.providers.dashscope import DASHSCOPE
 from proxy.verdict import Verdict
 from tests.fakes.certificates import Authority, halves
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+"""All that users read."""
 METRICS = [
     *(names.GEN_AI_CLIENT_OPERATION_DURATION, names.GEN_AI_SERVER_REQUEST_DURATION, names.GEN_AI_CLIENT_TOKEN_USAGE),
     *(names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN, names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN, names.SLUICEWAY_REQUESTS),
@@ -30,6 +33,7 @@ METRICS = [
     *(names.SLUICEWAY_CONTENT_DROPPED, names.SLUICEWAY_COST),
     *(names.SLUICEWAY_SPANS_QUEUED, names.SLUICEWAY_LINES_QUEUED),
     *(value for name, value in vars(names).items() if name.startswith("GEN_AI_CLIENT_INFERENCE_")),
+    names.SLUICEWAY_MODEL_API_INFO,
 ]
 NO_FIELDS = {
     *METRICS,
@@ -192,3 +196,15 @@ class TestFiles:
         out = StringIO()
         assert check(path, {}, out) == 2
         assert f"$ sluiceway check -c sluiceway.yaml\n{out.getvalue()}$ echo $?\n2\n" in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = target.partition("#")
+        other = (page.parent / file).resolve() if file else page
+        assert other in PAGES, target
+        headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor in {
+            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+        }

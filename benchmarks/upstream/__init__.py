@@ -1,21 +1,29 @@
-"""The simulated upstream: OpenAI and DashScope as the gateway's tests and benchmarks need them, with scripted faults.
+"""The simulated upstream: every protocol of the gateway as its tests and benchmarks need them, with scripted faults.
 
 ``python -m benchmarks.upstream --listen HOST:PORT`` runs it alone; tests start it in their own loop with
 `benchmarks.upstream.server.start`. It is a real HTTP server on real sockets that
 
 * answers what the request says and nothing else: the same request gets the same bytes, directly or through a gateway
   (no clock, no counter, no random number; ids are a hash of the request without ``stream_options``, which a gateway
-  may add);
-* keeps a ledger of what it saw (method, path, headers, sha256 and length of the body) and of what it said (status,
-  tokens, bytes and their sha256, and whether the client left), which tests compare with the gateway's records;
-* misbehaves on demand: `script` lists the controls.
+  may add). Only what was made (tasks, files, batches, jobs) is remembered, under such an id;
+* keeps a ledger of what it saw (method, path, headers, sha256 and length of the body and of each file in it) and of
+  what it said (status, usage, bytes and their sha256, and whether the client left), which tests compare with the
+  gateway's records: the usage stands there under the names of `ledger.Usage`;
+* misbehaves on demand: `script` lists the controls, `errors` the forms in which an error may come.
 
-Paths served, each also under the path prefix that a script may ride in (``/sim:stall-after=3/v1/…``):
+Paths served, each also under the path prefix that a script may ride in (``/sim:stall-after=3/v1/…``), with and without
+a trailing slash:
 
-* ``/v1/chat/completions``, ``/v1/completions``, ``/v1/embeddings``, ``/v1/images/generations``, ``GET /v1/models``, and
-  the same under ``/compatible-mode/v1``: JSON, and SSE where the protocol has it;
-* ``/api/v1/services/aigc/text-generation/generation`` and ``…/multimodal-generation/generation``: DashScope's own
-  protocol, JSON and SSE; image models answer with an image URL;
+* OpenAI, under ``/v1`` and ``/compatible-mode/v1``: ``chat/completions``, ``completions``, ``responses``,
+  ``embeddings``, ``images/generations``, ``images/edits``, ``images/variations``, ``audio/speech``,
+  ``audio/transcriptions``, ``audio/translations``; ``models``, ``files``, ``uploads``, ``batches``, ``fine_tuning`` and
+  what is below them, with all methods: JSON, forms, bytes and SSE as the protocol has them;
+* Anthropic, under ``/v1`` and ``/apps/anthropic/v1``: ``messages`` and ``messages/count_tokens``;
+* DashScope, under ``/api/v1/services``: text-generation, multimodal-generation (images and speech too, as the model
+  is), SpeechSynthesizer, embeddings and rerank; the tasks that make images and videos, and ``/api/v1/tasks``;
+  ``/compatible-api/v1/reranks``;
+* vLLM: ``/rerank``, ``/v1/rerank``, ``/v2/rerank``, ``/score``, ``/v1/score``;
+* ``GET /results/…``: what the URLs in answers lead to, images, sound and films;
 * ``GET /sim/requests[?id=…&limit=…&until=seen|finished&timeout-ms=…]``: the ledger, oldest first; ``until`` waits for
   the request of that id (at most 10 s, then 504);
 * ``DELETE /sim/requests``: forgets it, and the counts; ``GET /sim/stats``: counts since the start or the last DELETE;
@@ -23,7 +31,8 @@ Paths served, each also under the path prefix that a script may ride in (``/sim:
 
 A request's id in the ledger is its ``x-sim-id`` header, else its ``x-request-id``, else a number of ours.
 
-Rooms: `script` (controls) → `upload` (reads the request) → `openai` and `dashscope` (what to say, pure) → `delivery`
-(says it, at the pace and with the faults of the script); `answers` holds what both protocols share, `ledger` remembers,
-`server` ties them together.
+Rooms: `script` (controls) → `upload` and `parts` (read the request) → `routes` (who answers) → one for each family of
+operations (what to say, pure but for `store`) → `delivery` (says it, at the pace and with the faults of the script);
+`answers` holds what all protocols share, `fills` the bodies too large to hold, `errors` every protocol's errors;
+`ledger` remembers requests, `store` what they made, `server` ties them together.
 """

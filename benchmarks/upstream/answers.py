@@ -1,78 +1,29 @@
-"""What both protocols share: the text that is answered, how tokens are counted, and bodies too large to hold.
-
-A body is a list of parts: bytes, or a `Fill` that makes its bytes when they are sent. JSON with a large value in it is
-written by `parts_of`: the document is encoded with a mark in place of the value, then split at the mark.
-"""
+"""What all protocols share: the question as it was asked, the text that is answered, and how tokens are counted."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, quote
 
-import orjson
-
+from benchmarks.upstream.fills import MARK, PIECE_BYTES, Fill, Parts
+from benchmarks.upstream.ledger import Usage
 from benchmarks.upstream.script import Script
+from benchmarks.upstream.store import Store
+from benchmarks.upstream.upload import Upload
 
 CREATED = 1_716_430_652  # the one of the vendor's documentation: answers have no clock in them
-PIECE_BYTES = 64 * 1024
+JSON = "application/json"
+SSE = "text/event-stream"
 LONGEST_ECHO = 16 * 1024  # characters of the question that are repeated
 TOKENS_PER_IMAGE = 100
-MARK = "\ue000fill\ue000"  # private-use characters: nobody's model or id contains them
-_MARK_BYTES = MARK.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """`size` bytes cut out of an endless pattern at `start`: words, or the base64 of a PNG of 1024 by 1024."""
-
-    kind: str  # text | image
-    start: int
-    size: int
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes, at most 64 KiB at a time."""
-        block = _WORDS if self.kind == "text" else _NOISE
-        at, end = self.start, self.start + self.size
-        if self.kind == "image" and at < len(_PNG_HEAD):
-            yield _PNG_HEAD[at:end]
-            at = min(end, len(_PNG_HEAD))
-        while at < end:
-            offset = at % PIECE_BYTES
-            piece = block[offset : offset + end - at]
-            yield piece
-            at += len(piece)
-
-
-def _repeated(words: bytes) -> bytes:
-    return (words * (PIECE_BYTES // len(words) + 1))[:PIECE_BYTES]
-
-
-_WORDS = _repeated(b"the water lifts the gate and the boat goes on through the lock ")
-_NOISE = base64.b64encode(b"".join(hashlib.sha256(struct.pack(">I", n)).digest() for n in range(1536)))
-# 24 bytes: signature, IHDR, width and height; 32 characters of base64 without padding, so the noise can follow directly
-_PNG_HEAD = base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + struct.pack(">II", 1024, 1024))
-assert len(_NOISE) == PIECE_BYTES
-
-Parts = list[bytes | Fill]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens as the answer will say them; `reasoning` is part of output, `cached` part of input."""
-
-    input: int
-    output: int
-    cached: int = 0
-    reasoning: int = 0
+RESULT_BYTES = 3072  # of an image, a film or a sound whose size the script does not name
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One SSE event, encoded. `output`: carries generated output; `usage`: what it says, for the ledger."""
+    """One SSE event, encoded. `output`: carries generated output; `usage`: what was said with it, for the ledger."""
 
     parts: Parts
     output: bool = False
@@ -81,34 +32,85 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response before pace and faults: JSON (`parts`) or a stream (`events`, made while it is sent)."""
+    """A response before pace and faults: one body (`parts`) or a stream (`events`, made while it is sent)."""
 
     content_type: str
     request_id: str
     parts: Parts | None = None
     events: Iterable[Event] = ()
-    usage: Usage | None = None  # of a JSON answer
+    usage: Usage | None = None  # of an answer that is no stream
     error_event: Event | None = None  # what the protocol sends when a stream fails
     status: int = 200
+    id_header: str = "x-request-id"
 
 
-def parts_of(document: Any, *fills: Fill) -> Parts:
-    """The document as JSON, each MARK in it replaced by the next fill."""
-    pieces = orjson.dumps(document).split(_MARK_BYTES)
-    parts: Parts = [pieces[0]]
-    for fill, piece in zip(fills, pieces[1:], strict=True):
-        parts += (fill, piece)
-    return parts
+@dataclass(slots=True)
+class Asked:
+    """A request as the answers see it."""
 
+    method: str
+    path: str  # without controls, without the place of a compatible mode, without a trailing slash; still encoded
+    target: str  # as it came, with its query
+    headers: Mapping[str, str]  # whatever the case of their names
+    upload: Upload
+    script: Script
+    store: Store
 
-def length_of(parts: Parts) -> int:
-    """Bytes that the parts will make."""
-    return sum(part.size if isinstance(part, Fill) else len(part) for part in parts)
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON body, or the fields of a form (all of them text)."""
+        return self.upload.document
 
+    @property
+    def query(self) -> dict[str, str]:
+        """The last of each name."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
-def framed(before: bytes, parts: Parts, after: bytes) -> Parts:
-    """The parts of an SSE event between its first and its last bytes."""
-    return [before, *parts, after]
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of this upstream, as the client wrote them."""
+        return f"{self.store.scheme}://{self.headers.get('Host', '')}"
+
+    @property
+    def model(self) -> str:
+        """As asked."""
+        return str(self.upload.document.get("model", ""))
+
+    @property
+    def name(self) -> str:
+        """32 hexadecimal digits that depend on the request alone."""
+        return identity(self.upload.digest)
+
+    @property
+    def streams(self) -> bool:
+        """The OpenAI and Anthropic protocols ask so."""
+        return self.upload.document.get("stream") in (True, "true", "True", "1")
+
+    @property
+    def streams_natively(self) -> bool:
+        """DashScope's own protocol asks so."""
+        return self.headers.get("X-DashScope-SSE") == "enable" or SSE in self.headers.get("Accept", "")
+
+    @property
+    def is_async(self) -> bool:
+        """DashScope's own protocol asks for a task."""
+        return self.headers.get("X-DashScope-Async") == "enable"
+
+    def number(self, name: str, default: int) -> int:
+        """A count in the body, or in a form."""
+        return int(self.upload.document.get(name) or default)
+
+    def object(self, name: str) -> dict[str, Any]:
+        """An object in the body, empty where there is none."""
+        found = self.upload.document.get(name)
+        return found if isinstance(found, dict) else {}
+
+    def result_url(self, name: str, kind: str) -> str:
+        """Where this upstream serves a result, as the script wants it served; `kind` is png, wav or mp4."""
+        script = self.script
+        size = script.result_bytes if script.result_bytes >= 0 else RESULT_BYTES
+        controls = f"/sim:{quote(script.result.replace(';', ','), safe='=,')}" if script.result else ""
+        return f"{script.result_at or self.origin}{controls}/results/{name}-{size}.{kind}"
 
 
 def tokens_of(text_bytes: int) -> int:
@@ -122,7 +124,7 @@ def identity(digest: bytes) -> str:
 
 
 def request_id(digest: bytes) -> str:
-    """The same as DashScope writes it, with dashes."""
+    """The same as DashScope writes its ids, with dashes."""
     name = digest[:16].hex()
     return f"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}"
 

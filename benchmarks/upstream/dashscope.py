@@ -10,87 +10,69 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.upstream import dashscope_media
 from benchmarks.upstream.answers import (
-    MARK,
+    JSON,
+    Asked,
     Event,
-    Fill,
-    Parts,
     Reply,
     Text,
-    Usage,
-    framed,
-    parts_of,
     question_of,
     request_id,
     text_for,
     tokens_of,
 )
+from benchmarks.upstream.dashscope_media import SSE, event_of
+from benchmarks.upstream.errors import broken
+from benchmarks.upstream.fills import MARK, Fill, parts_of
+from benchmarks.upstream.ledger import Usage
 from benchmarks.upstream.script import Script
-from benchmarks.upstream.upload import Upload
 
-JSON = "application/json"
-SSE = "text/event-stream;charset=UTF-8"
 IMAGE_MODELS = ("qwen-image", "z-image", "wan2.")
-
-ERRORS = {
-    400: "InvalidParameter",
-    401: "InvalidApiKey",
-    403: "AccessDenied",
-    404: "ModelNotFound",
-    429: "Throttling.RateQuota",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-    504: "GatewayTimeout",
-}
+SPEECH_MODELS = ("qwen-tts", "qwen3-tts")
 
 
-def error(status: int, code: str, message: str, digest: bytes) -> Reply:
-    """An error answer; `code` empty: the usual one for the status."""
-    fields = {"code": code or ERRORS.get(status, "InternalError"), "message": message}
-    name = request_id(digest)
-    return Reply(JSON, name, parts_of({**fields, "request_id": name}), status=status)
-
-
-def text_generation(upload: Upload, script: Script, *, stream: bool) -> Reply:
+def text_generation(asked: Asked) -> Reply:
     """``/services/aigc/text-generation/generation``: result_format text (default) or message."""
-    parameters = _parameters(upload)
-    return _generation(upload, script, stream=stream, shape=str(parameters.get("result_format") or "text"))
+    return _generation(asked, str(asked.object("parameters").get("result_format") or "text"))
 
 
-def multimodal_generation(upload: Upload, script: Script, *, stream: bool) -> Reply:
-    """``/services/aigc/multimodal-generation/generation``: parts in and out, or an image from an image model."""
-    if str(upload.document.get("model", "")).startswith(IMAGE_MODELS):
-        return _image(upload, script, stream=stream)
-    return _generation(upload, script, stream=stream, shape="parts")
+def multimodal_generation(asked: Asked) -> Reply:
+    """``/services/aigc/multimodal-generation/generation``: parts in and out, images or speech, as the model is."""
+    if asked.model.startswith(IMAGE_MODELS):
+        return dashscope_media.images(asked)
+    if asked.model.startswith(SPEECH_MODELS):
+        return dashscope_media.spoken(asked)
+    return _generation(asked, "parts")
 
 
-def _parameters(upload: Upload) -> dict[str, Any]:
-    parameters = upload.document.get("parameters")
-    return parameters if isinstance(parameters, dict) else {}
+def _question(asked: Asked) -> tuple[str, int]:
+    given = asked.document.get("input")
+    if not isinstance(given, dict):
+        return "", tokens_of(asked.upload.body_bytes)
+    if isinstance(given.get("prompt"), str):
+        return given["prompt"], tokens_of(len(given["prompt"].encode()))
+    return question_of(given.get("messages"))
 
 
-def _question(upload: Upload) -> tuple[str, int]:
-    asked = upload.document.get("input")
-    if not isinstance(asked, dict):
-        return "", tokens_of(upload.body_bytes)
-    if isinstance(asked.get("prompt"), str):
-        return asked["prompt"], tokens_of(len(asked["prompt"].encode()))
-    return question_of(asked.get("messages"))
-
-
-def _generation(upload: Upload, script: Script, *, stream: bool, shape: str) -> Reply:
-    question, asked = _question(upload)
+def _generation(asked: Asked, shape: str) -> Reply:
+    question, tokens = _question(asked)
+    script = asked.script
     text = text_for(question, script)
-    name = request_id(upload.digest)
-    output = tokens_of(text.size) + script.reasoning_tokens
-    usage = Usage(asked, output, script.cached_tokens, script.reasoning_tokens)
-    if not stream:
+    name = request_id(asked.upload.digest)
+    usage = _counted(tokens, tokens_of(text.size) + script.reasoning_tokens, script, last=True)
+    if not asked.streams_natively:
         said = None if script.usage == "absent" else usage
         body = _body(name, _output(shape, text.value, "stop"), said)
         return Reply(JSON, name, parts_of(body, *text.fills()), usage=said)
-    incremental = _parameters(upload).get("incremental_output") is True
+    incremental = asked.object("parameters").get("incremental_output") is True
     events = _events(name, text, usage, script, shape=shape, incremental=incremental)
-    return Reply(SSE, name, events=events, error_event=_failed(name, script))
+    return Reply(SSE, name, events=events, error_event=broken("dashscope", script, asked.upload.digest))
+
+
+def _counted(asked: int, output: int, script: Script, *, last: bool) -> Usage:
+    reasoning = script.reasoning_tokens or None if last else None
+    return Usage(asked, output, script.cached_tokens, script.cache_write_tokens or None, reasoning)
 
 
 def _output(shape: str, text: str, finish: str) -> dict[str, Any]:
@@ -103,14 +85,17 @@ def _output(shape: str, text: str, finish: str) -> dict[str, Any]:
 def _body(name: str, output: dict[str, Any], usage: Usage | None) -> dict[str, Any]:
     if usage is None:
         return {"output": output, "request_id": name}
+    details = {"cached_tokens": usage.cache_read_tokens}
+    if usage.cache_creation_tokens is not None:
+        details["cache_creation_input_tokens"] = usage.cache_creation_tokens
     said: dict[str, Any] = {
-        "input_tokens": usage.input,
-        "output_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": (usage.input_tokens or 0) + (usage.output_tokens or 0),
+        "prompt_tokens_details": details,
     }
-    if usage.reasoning:
-        said["output_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    if usage.reasoning_tokens:
+        said["output_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return {"output": output, "usage": said, "request_id": name}
 
 
@@ -120,10 +105,10 @@ def _events(name: str, text: Text, usage: Usage, script: Script, *, shape: str, 
     spoken = ""
 
     def event(value: str, finish: str, output_tokens: int, *fills: Fill) -> Event:
-        part = Usage(usage.input, output_tokens, usage.cached, usage.reasoning if finish == "stop" else 0)
+        part = _counted(usage.input_tokens or 0, output_tokens, script, last=finish == "stop")
         said = None if script.usage == "absent" else part
         parts = parts_of(_body(name, _output(shape, value, finish), said), *fills)
-        return Event(_event(number, parts), output=value != "", usage=said)
+        return Event(event_of(number, parts), output=value != "", usage=said)
 
     yield event("", "null", 0)
     for piece, fills, so_far in text.deltas(script.events):
@@ -133,37 +118,5 @@ def _events(name: str, text: Text, usage: Usage, script: Script, *, shape: str, 
         yield event(spoken, "null", tokens_of(so_far), *shown)
     number += 1
     last = "" if incremental else (MARK if text.filled >= 0 else spoken)
-    end = event(last, "stop", usage.output, *(text.fills() if last == MARK else ()))
+    end = event(last, "stop", usage.output_tokens or 0, *(text.fills() if last == MARK else ()))
     yield Event(end.parts, usage=end.usage)
-
-
-def _event(number: int, parts: Parts) -> Parts:
-    return framed(f"id:{number}\nevent:result\n:HTTP_STATUS/200\ndata:".encode(), parts, b"\n\n")
-
-
-def _failed(name: str, script: Script) -> Event:
-    body = {"code": script.error_code or "InternalError", "message": "The model failed", "request_id": name}
-    return Event(framed(b"id:999\nevent:error\n:HTTP_STATUS/500\ndata:", parts_of(body), b"\n\n"))
-
-
-def _image(upload: Upload, script: Script, *, stream: bool) -> Reply:
-    """An image by URL; with ``answer-bytes`` as a data URL of that size, in JSON or in one line of SSE."""
-    name = request_id(upload.digest)
-    parameters = _parameters(upload)
-    count = int(parameters.get("n") or 1)
-    width, _, height = str(parameters.get("size") or "1024*1024").partition("*")
-    fills: list[Fill] = []
-    if script.answer_bytes >= 0:
-        urls = ["data:image/png;base64," + MARK] * count
-        fills = [Fill("image", 0, script.answer_bytes // 4 * 4)] * count
-    else:
-        urls = [f"https://dashscope-result.example.com/{name}-{n}.png" for n in range(count)]
-    choices = [{"finish_reason": "stop", "message": {"role": "assistant", "content": [{"image": url}]}} for url in urls]
-    output = {"choices": choices, "task_metric": {"TOTAL": count, "SUCCEEDED": count, "FAILED": 0}}
-    body: dict[str, Any] = {"output": output, "request_id": name}
-    if script.usage != "absent":
-        body["usage"] = {"image_count": count, "width": int(width or 1024), "height": int(height or 1024)}
-    parts = parts_of(body, *fills)
-    if not stream:
-        return Reply(JSON, name, parts)
-    return Reply(SSE, name, events=[Event(_event(1, parts), output=True)], error_event=_failed(name, script))

@@ -16,8 +16,9 @@ from socket import SO_LINGER, SOL_SOCKET
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from benchmarks.upstream.answers import PIECE_BYTES, Fill, Parts, Reply, Usage, length_of
-from benchmarks.upstream.ledger import Entry, Ledger
+from benchmarks.upstream.answers import Reply
+from benchmarks.upstream.fills import PIECE_BYTES, Parts, bytes_of, length_of
+from benchmarks.upstream.ledger import Entry, Ledger, Usage
 from benchmarks.upstream.script import NORMAL, Script
 
 
@@ -43,8 +44,8 @@ async def _deliver_at_once(
     request: web.BaseRequest, reply: Reply, parts: Parts, entry: Entry, ledger: Ledger
 ) -> web.StreamResponse:
     """The usual small answer: one write."""
-    body = b"".join(_bytes_of(parts))
-    headers = {"Content-Type": reply.content_type, "x-request-id": reply.request_id}
+    body = b"".join(bytes_of(parts))
+    headers = {"Content-Type": reply.content_type, reply.id_header: reply.request_id}
     response = web.Response(body=body, status=reply.status, headers=headers)
     entry.status = reply.status
     await response.prepare(request)
@@ -81,21 +82,13 @@ async def _send_events(delivery: _Delivery, reply: Reply, script: Script, entry:
 
 def _said(entry: Entry, usage: Usage | None) -> None:
     if usage is not None:
-        entry.input_tokens, entry.output_tokens = usage.input, usage.output
-
-
-def _bytes_of(parts: Parts) -> Iterator[bytes]:
-    for part in parts:
-        if isinstance(part, Fill):
-            yield from part.pieces()
-        else:
-            yield part
+        entry.usage = usage
 
 
 def _coalesced(parts: Parts) -> Iterator[bytes]:
     """The parts as few pieces, none much over 64 KiB: an ordinary event is one write."""
     held = bytearray()
-    for piece in _bytes_of(parts):
+    for piece in bytes_of(parts):
         held += piece
         if len(held) >= PIECE_BYTES:
             yield bytes(held)
@@ -118,7 +111,7 @@ class _Delivery:
         response = _Unframed() if script.framing == "eof" else web.StreamResponse()
         response.set_status(reply.status)
         response.headers["Content-Type"] = reply.content_type
-        response.headers["x-request-id"] = reply.request_id
+        response.headers[reply.id_header] = reply.request_id
         if script.retry_after >= 0:
             response.headers["Retry-After"] = str(script.retry_after)
         if self._gzip:

@@ -9,9 +9,50 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 
 KEPT = 20_000
+
+
+@dataclass(slots=True, eq=False)
+class Usage:
+    """What an answer says of its usage, under the names of the gateway's findings; None: it does not say.
+
+    `input_tokens` is the total, for Anthropic the cached ones added; `reasoning_tokens` are a part of the output. What
+    is not in a usage object but counted by whoever reads (images, videos, documents, a task's id) is here too.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    image_tokens: int | None = None
+    video_tokens: int | None = None
+    audio_tokens: int | None = None
+    images: int | None = None
+    image_width: int | None = None
+    image_height: int | None = None
+    characters: int | None = None
+    seconds: float | None = None
+    videos: int | None = None
+    documents: int | None = None
+    task_id: str | None = None
+
+
+NOTHING_SAID = Usage()
+
+
+@dataclass(slots=True)
+class File:
+    """A file that came: a part of a form, or a data URL in JSON, which has no names of its own."""
+
+    name: str
+    filename: str | None
+    content_type: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(slots=True)
@@ -28,12 +69,12 @@ class Entry:
     body_bytes: int = 0
     body_sha256: str | None = None  # None until the whole body was read
     model: str | None = None
+    files: Sequence[File] = ()  # in the order of the body
     stream: bool = False
     status: int | None = None  # None until the response head was written
     response_bytes: int = 0  # body bytes handed to the socket, content-encoding applied, chunk framing not counted
     response_sha256: str | None = None
-    input_tokens: int | None = None  # said in a usage object that really went out
-    output_tokens: int | None = None
+    usage: Usage = NOTHING_SAID  # that really went out; shown field by field
     chunks: int = 0
     ending: str = "running"
     finished_at_s: float | None = None
@@ -48,12 +89,15 @@ class Entry:
 
     def view(self) -> dict[str, object]:
         """As JSON shows it; header names in lower case, as a list of pairs, since names may repeat."""
-        fields = {name: getattr(self, name) for name in _SHOWN}
-        fields["headers"] = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in self.headers]
-        return fields
+        shown = {name: getattr(self, name) for name in _SHOWN}
+        shown["headers"] = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in self.headers]
+        shown["files"] = [asdict(one) for one in self.files]
+        return shown | {name: getattr(self.usage, name) for name in USAGE_FIELDS}
 
 
-_SHOWN = tuple(name for name in Entry.__dataclass_fields__ if name not in ("headers", "arrived_at", "_gate"))
+USAGE_FIELDS = tuple(one.name for one in fields(Usage))
+_HIDDEN = ("headers", "arrived_at", "files", "usage", "_gate")
+_SHOWN = tuple(one.name for one in fields(Entry) if one.name not in _HIDDEN)
 
 
 class Ledger:
@@ -92,8 +136,8 @@ class Ledger:
         counts[f"status_{entry.status}"] += 1
         counts["request_bytes"] += entry.body_bytes
         counts["response_bytes"] += entry.response_bytes
-        counts["input_tokens"] += entry.input_tokens or 0
-        counts["output_tokens"] += entry.output_tokens or 0
+        counts["input_tokens"] += entry.usage.input_tokens or 0
+        counts["output_tokens"] += entry.usage.output_tokens or 0
         if self._waiting:
             self._wake(entry, "finished")
 

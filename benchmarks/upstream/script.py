@@ -13,6 +13,8 @@ A *chunk* is one write of the response body: one SSE event, or ``chunk-bytes`` o
 status=N             answer with status N and an error body in the shape of the protocol
 retry-after=S        send this header with it (seconds)
 error-code=X         the error's code instead of the usual one for the status
+error-form=FORM      how the error comes: json (default) | sse (the status, and an event) | inside (JSON with status
+                     200) | sse-inside (an event in a stream with status 200)
 early=1              answer without reading the request body
 read-pace-ms=N       wait between two pieces of the upload (64 KiB each)
 head-delay-ms=N      wait before the response head
@@ -20,12 +22,19 @@ first-token-delay-ms=N  streams: wait between the head (with any role-only event
 pace-ms=N            wait between two events with output
 events=N             streams: number of events with output
 keepalives=N         streams: N comments before the first event
-answer-bytes=N       size of the generated text, or of each image (as base64, inline); made on the fly, never held
+answer-bytes=N       size of the generated text or speech, or of each image (as base64, inline); made on the fly, never
+                     held
+result-bytes=N       size of what the result URLs in the answer lead to
+result=CONTROLS      controls that ride in the result URLs, for those who fetch them: ``status=404;pace-ms=5``
+result-at=URL        another place (``http://host:port``) for the results than this upstream
+task-steps=N         of the task that this request makes: so many fetches find it unfinished (default 2)
+task-end=STATUS      SUCCEEDED (default) | PARTLY (one of its results failed) | FAILED | CANCELED | UNKNOWN
 chunk-bytes=N        cut the body into writes of N bytes, wherever the events end
 newline=crlf         end SSE lines with CR LF
 usage=WHERE          streams of the OpenAI protocol: late (default: one more chunk, if asked for) | finish (in the chunk
                      with finish_reason) | every (in each chunk, cumulative) | absent (never). Elsewhere: absent or not
-cached-tokens=N      of the input tokens, said in the details
+cached-tokens=N      of the input tokens, said in the details; Anthropic's are not in the input, but beside it
+cache-write-tokens=N the same for those that were written to the cache
 reasoning-tokens=N   of the output tokens, said in the details
 done=0               streams of the OpenAI protocol: no ``data: [DONE]``
 error-after=N        streams: after N events with output an error event inside the 200 stream, then the end
@@ -64,6 +73,7 @@ class Script:
     status: int = 200
     retry_after: int = -1
     error_code: str = ""
+    error_form: str = "json"
     early: bool = False
     read_pace_ms: int = 0
     head_delay_ms: int = 0
@@ -72,10 +82,16 @@ class Script:
     events: int = 0
     keepalives: int = 0
     answer_bytes: int = -1
+    result_bytes: int = -1
+    result: str = ""
+    result_at: str = ""
+    task_steps: int = 2
+    task_end: str = "SUCCEEDED"
     chunk_bytes: int = 0
     newline: str = "lf"
     usage: str = "late"
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     done: bool = True
     error_after: int = -1
@@ -95,6 +111,8 @@ _WORDS = {
     "newline": ("lf", "crlf"),
     "framing": ("", "eof"),
     "gzip": ("", "1", "force"),
+    "error-form": ("json", "sse", "inside", "sse-inside"),
+    "task-end": ("SUCCEEDED", "PARTLY", "FAILED", "CANCELED", "UNKNOWN"),
 }
 
 

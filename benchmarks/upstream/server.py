@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
 from aiohttp import web
 
-from benchmarks.upstream import dashscope, openai
-from benchmarks.upstream.answers import Reply
+from benchmarks.upstream.answers import Asked, Reply
 from benchmarks.upstream.delivery import deliver, until_the_client_leaves
+from benchmarks.upstream.errors import error, protocol_of
 from benchmarks.upstream.ledger import KEPT, Entry, Ledger
+from benchmarks.upstream.routes import answer_to
 from benchmarks.upstream.script import Script, ScriptError, read_script
+from benchmarks.upstream.store import Store
 from benchmarks.upstream.upload import Upload, read_upload
 
 WAIT_MS = 10_000  # of /sim/requests?until=…, so that a test that waits in vain fails with a message
 EMPTY_DIGEST = hashlib.sha256(b"").digest()
-
-Answer = Callable[[Upload, Script], Reply]
-NATIVE = "/api/v1/services/aigc"
-OPENAI: dict[str, Answer] = {
-    "/v1/chat/completions": openai.chat,
-    "/v1/completions": openai.completions,
-    "/v1/embeddings": openai.embeddings,
-    "/v1/images/generations": openai.images,
-}
+# where other protocols live than the one that is native at a place
+PREFIXES = ("/compatible-mode", "/apps/anthropic")
 
 
 @dataclass(slots=True)
@@ -52,10 +46,10 @@ class Upstream:
 
 async def start(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Upstream:
     """Listens (port 0: any free one) in the running loop; raises OSError when the address is taken."""
-    ledger = Ledger()
+    ledger, store = Ledger(), Store("https" if tls else "http")
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return await _handle(request, ledger)
+        return await _handle(request, ledger, store)
 
     # auto_decompress off: the hash is of the bytes on the wire. handler_cancellation: a client that leaves is noticed.
     server = web.Server(handle, handler_cancellation=True, access_log=None, auto_decompress=False, keepalive_timeout=75)
@@ -63,10 +57,10 @@ async def start(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | No
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
     await site.start()
-    return Upstream(host, runner.addresses[0][1], ledger, runner, "https" if tls else "http")
+    return Upstream(host, runner.addresses[0][1], ledger, runner, store.scheme)
 
 
-async def _handle(request: web.BaseRequest, ledger: Ledger) -> web.StreamResponse:
+async def _handle(request: web.BaseRequest, ledger: Ledger, store: Store) -> web.StreamResponse:
     if request.path.startswith("/sim/"):
         return await _page(request, ledger)
     raw_path, raw_headers = request.raw_path, request.raw_headers
@@ -74,10 +68,10 @@ async def _handle(request: web.BaseRequest, ledger: Ledger) -> web.StreamRespons
     try:
         try:
             path, script = read_script(raw_path, raw_headers)
-        except ScriptError as error:
-            reply, script = openai.error(400, "bad_script", str(error), EMPTY_DIGEST), Script()
+        except ScriptError as problem:
+            reply, script = error("openai", 400, "bad_script", str(problem), EMPTY_DIGEST), Script()
         else:
-            reply = await _reply(request, path.rstrip("/").removeprefix("/compatible-mode"), script, entry)
+            reply = await _reply(request, _plain(path), script, entry, store)
         try:
             return await deliver(request, reply, script, entry, ledger)
         except ConnectionError:  # a write after the client left: the cancellation is on its way
@@ -95,40 +89,35 @@ def _peer(request: web.BaseRequest) -> str:
     return f"{peer[0]}:{peer[1]}" if peer else ""
 
 
-async def _reply(request: web.BaseRequest, path: str, script: Script, entry: Entry) -> Reply:
-    native = path.startswith("/api/v1/")
-    failed = dashscope.error if native else openai.error
+def _plain(path: str) -> str:
+    """Without a trailing slash, and without the place of a compatible mode."""
+    path = path.rstrip("/")
+    for prefix in PREFIXES:
+        if path.startswith(prefix + "/"):
+            return path.removeprefix(prefix)
+    return path
+
+
+async def _reply(request: web.BaseRequest, path: str, script: Script, entry: Entry, store: Store) -> Reply:
     try:
         upload = Upload(digest=EMPTY_DIGEST)
         if not script.early:
             upload = await read_upload(request, script.read_pace_ms, entry)
         if script.status >= 400:
-            return failed(script.status, script.error_code, f"The script says {script.status}", upload.digest)
+            message = f"The script says {script.status}"
+            form = script.error_form
+            failed = error(protocol_of(path), script.status, script.error_code, message, upload.digest, form)
+            entry.stream = failed.parts is None
+            return failed
         entry.model = str(upload.document.get("model", "")) or None
-        reply = _answer(request, path, upload, script)
-    except (ValueError, TypeError) as error:  # BadBodyError, and values that the simulator cannot use (n: "many")
-        return failed(400, "", str(error), EMPTY_DIGEST)
+        asked = Asked(request.method, path, request.raw_path, request.headers, upload, script, store)
+        reply = answer_to(asked)
+    except (ValueError, TypeError) as problem:  # a bad body, and values that the simulator cannot use (n: "many")
+        return error(protocol_of(path), 400, "", str(problem), EMPTY_DIGEST)
     if reply is None:
-        return failed(404, "", f"Nothing here answers {request.method} {path}", upload.digest)
+        return error(protocol_of(path), 404, "", f"Nothing here answers {request.method} {path}", upload.digest)
     entry.stream = reply.parts is None
     return reply
-
-
-def _answer(request: web.BaseRequest, path: str, upload: Upload, script: Script) -> Reply | None:
-    """The answer, or None where nobody lives at that path."""
-    if request.method == "GET":
-        return openai.models() if path == "/v1/models" else None
-    if request.method != "POST":
-        return None
-    if answer := OPENAI.get(path):
-        return answer(upload, script)
-    headers = request.headers
-    stream = headers.get("X-DashScope-SSE") == "enable" or "text/event-stream" in headers.get("Accept", "")
-    if path == f"{NATIVE}/text-generation/generation":
-        return dashscope.text_generation(upload, script, stream=stream)
-    if path == f"{NATIVE}/multimodal-generation/generation":
-        return dashscope.multimodal_generation(upload, script, stream=stream)
-    return None
 
 
 async def _page(request: web.BaseRequest, ledger: Ledger) -> web.Response:

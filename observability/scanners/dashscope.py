@@ -2,8 +2,9 @@
 
 Every event carries the usage so far; with several choices each event has one choice and the output tokens of that
 choice alone. A choice is finished when its finish reason is not the *string* `null`. There is no `[DONE]`, and some
-models answer with one choice whatever `n` says: a stream counts as complete when all choices seen have finished. Errors
-come as an event named `error`, or as a document with a `code`, whatever the status.
+models answer with one choice whatever `n` says: a stream counts as complete when all choices seen have finished, or
+when the output says `finished` (wan2.6-image). Errors come as an event named `error`, or as a document with a `code`,
+whatever the status.
 """
 
 from typing import Any, ClassVar
@@ -16,12 +17,14 @@ from observability.wire.json_paths import Path, Paths
 _MESSAGE_KEYS = ("content", "reasoning_content", "tool_calls")
 _PART_KEYS = ("text", "image", "audio", "video")
 _AUDIO_KEYS = ("data", "url")
+_OK = 200
 
 ENVELOPE: list[Path] = [("usage",), *ERROR_PATHS]
 """Wanted of every answer."""
 _OUTPUT: list[Path] = [
     ("text",),
     ("finish_reason",),
+    ("finished",),
     *(("audio", key) for key in _AUDIO_KEYS),
     ("choices", "*", "index"),
     ("choices", "*", "finish_reason"),
@@ -47,7 +50,11 @@ class GenerationReader(Reader):
         self._read(document)
         if name == b"error" and findings.error_code is None:
             findings.error_code = "error"
-        self._settle(self._choices.finished and findings.error_code is None)
+        self._settle(findings.error_code is None and (self._choices.finished or self._is_over(document.get("output"))))
+
+    def _is_over(self, output: object) -> bool:
+        """Does the output of an event say that nothing follows, whatever its choices say?"""
+        return isinstance(output, dict) and output.get("finished") is True
 
     def body(self, document: dict[str, Any]) -> None:
         """A whole answer."""
@@ -61,7 +68,7 @@ class GenerationReader(Reader):
         if findings.upstream_request_id is None:
             findings.upstream_request_id = text_of(document.get("request_id"))
         if document.get("code") or "error" in document:  # a success may carry an empty code
-            findings.error_code = text_of(document.get("code")) or error_code_of(document) or findings.error_code
+            findings.error_code = _code_of(document) or error_code_of(document) or findings.error_code
         if (usage := document.get("usage")) is not None:
             read_usage(findings, usage)
         output = document.get("output")
@@ -126,6 +133,12 @@ class GenerationReader(Reader):
             for part in content if isinstance(content, list) else ():
                 images += isinstance(part, dict) and bool(part.get("image"))
         return images
+
+
+def _code_of(document: dict[str, Any]) -> str | None:
+    """SDKs take any code that is not empty for an error, and numbers have been seen: statuses, also that of success."""
+    code = document.get("code")
+    return str(code) if type(code) is int and code != _OK else text_of(code)
 
 
 def _message_says_something(message: dict[str, Any]) -> bool:

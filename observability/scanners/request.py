@@ -36,7 +36,9 @@ _OPENAI = Paths([_MODEL, ("stream",), ("stream_options",), ("n",), ("size",)])
 _DASHSCOPE = Paths([_MODEL, ("parameters", "n"), ("parameters", "size")])
 _ANTHROPIC = Paths([_MODEL, ("stream",)])
 _VLLM = Paths([_MODEL])
+_SPEECH = Paths([_MODEL, ("stream_format",)])
 _PATHS_OF = {"openai": _OPENAI, "dashscope": _DASHSCOPE, "anthropic": _ANTHROPIC, "vllm": _VLLM}
+_PATHS_OF_OPERATION = {("openai", "audio.speech"): _SPEECH}
 _NO_MODEL = frozenset(
     (*(("openai", operation) for operation in ("models", "files", "uploads", "batches")), ("dashscope", "tasks"))
 )
@@ -269,6 +271,8 @@ class RequestScanner:
             self.model = value if isinstance(value, str) and value else None
         elif key == "stream":
             self.stream = value if isinstance(value, bool) else None
+        elif key == "stream_format":  # of speech: events, or the bytes themselves
+            self.stream = value == "sse"
         elif key == "stream_options":
             asked = value.get("include_usage") if isinstance(value, dict) else None
             self.include_usage = asked if isinstance(asked, bool) else None
@@ -322,7 +326,7 @@ def _rest_of(paths: Paths) -> _Rest:
     return _Rest(frozenset(path[0] for path in rest), rest)
 
 
-_REST_OF = {paths: _rest_of(paths) for paths in _PATHS_OF.values()}
+_REST_OF = {paths: _rest_of(paths) for paths in (*_PATHS_OF.values(), *_PATHS_OF_OPERATION.values())}
 
 
 def _has_lookalike(document: dict[str, Any]) -> bool:
@@ -343,7 +347,8 @@ def _repeats(body: bytes) -> bool:
 
 def paths_of(protocol: str, operation: str) -> Paths | None:
     """What is read of such requests; None: nothing is."""
-    return None if (protocol, operation) in _NO_MODEL else _PATHS_OF.get(protocol)
+    key = (protocol, operation)
+    return None if key in _NO_MODEL else _PATHS_OF_OPERATION.get(key) or _PATHS_OF.get(protocol)
 
 
 def has_forms(protocol: str, operation: str) -> bool:

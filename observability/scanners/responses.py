@@ -1,7 +1,8 @@
 """The OpenAI protocol: responses (protocols.md §1.1, §4.1).
 
 Events have types. `response.created` names the response; `response.completed`, `.incomplete` and `.failed` end it and
-carry the whole of it once more, its usage with it. There is no `[DONE]`, though some servers write one.
+carry the whole of it once more, its usage with it: what came without deltas is output only then. There is no `[DONE]`,
+though some servers write one.
 """
 
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ class ResponsesReader(TypedReader):
 
     paths: ClassVar[Paths] = Paths(
         [*ENVELOPE, *_RESPONSE, ("delta",), ("partial_image_b64",), *(("response", *path) for path in _RESPONSE)],
-        counted=[("output",)],
+        counted=[("output",), ("response", "output")],
     )
 
     def event(self, name: bytes, document: dict[str, Any]) -> None:
@@ -47,6 +48,8 @@ class ResponsesReader(TypedReader):
         status = kind.removeprefix("response.")
         if status in _ENDED:
             self._read_status(status, response)
+            if not self.findings.first_output and isinstance(response, dict) and response.get("output"):
+                self.output()
             self._settle(True)
 
     def body(self, document: dict[str, Any]) -> None:

@@ -44,6 +44,11 @@ class TaskReader(GenerationReader):
         """One event of a stream."""
         super().event(name, _finished(document))
 
+    def _is_over(self, output: object) -> bool:
+        if super()._is_over(output):
+            return True
+        return isinstance(output, dict) and text_of(output.get("task_status")) in _FINISHED
+
     def body(self, document: dict[str, Any]) -> None:
         """A whole answer."""
         super().body(_finished(document))

@@ -18,9 +18,11 @@ _MEDIA = frozenset({"image_tokens", "audio_tokens", "video_tokens"})
 _SECONDS = ("seconds", "duration", "output_video_duration", "video_duration")
 # The first that is there counts. A duration is what a video is billed by, of source and result together where both are.
 _UNITS = frozenset({"image_count", "video_count", "characters", "width", "size", *_SECONDS})
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens")
+# Beside the tokens, where the details have none: Moonshot's and DeepSeek's.
 _TRANSCRIPTION_DETAILS = "input_token_details"  # without the s, there alone
 _DETAILS = frozenset(f"{tokens}_tokens_details" for tokens in ("prompt", "input", "completion", "output"))
-_BEYOND_TOKENS = _MEDIA | _UNITS | _DETAILS | {_TRANSCRIPTION_DETAILS}
+_BEYOND_TOKENS = _MEDIA | _UNITS | _DETAILS | {*_CACHED, _TRANSCRIPTION_DETAILS}
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -79,11 +81,13 @@ def seconds_of(value: object) -> float | None:
 def _read_details(
     findings: Findings, usage: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> None:
-    if inputs:
-        if (tokens := count_of(inputs.get("cached_tokens"))) is not None:
-            findings.cache_read_tokens = tokens
-        if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
-            findings.cache_creation_tokens = tokens
+    tokens = count_of(inputs.get("cached_tokens"))
+    if tokens is None:
+        tokens = _first(usage, *_CACHED)
+    if tokens is not None:
+        findings.cache_read_tokens = tokens
+    if (tokens := _first(inputs, "cache_write_tokens", "cache_creation_input_tokens")) is not None:
+        findings.cache_creation_tokens = tokens
     if outputs and (tokens := count_of(outputs.get("reasoning_tokens"))) is not None:
         findings.reasoning_tokens = tokens
     if not (_MEDIA.isdisjoint(inputs) and _MEDIA.isdisjoint(outputs) and _MEDIA.isdisjoint(usage)):

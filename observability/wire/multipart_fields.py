@@ -309,7 +309,7 @@ def boundary_of(content_type: str) -> bytes | None:
     if kind.strip().lower() != "multipart/form-data" or not semicolon or len(rest) > HEAD_BYTES_MAX:
         return None
     try:
-        parameters = _parse(b";" + rest.rstrip().encode("ascii"))
+        parameters = parameters_of(b";" + rest.rstrip().encode("ascii"))
     except UnicodeEncodeError:
         return None
     if parameters is None or any(key.startswith((b"boundary*", b"charset*")) for key in parameters):
@@ -325,7 +325,7 @@ def _parameters(disposition: bytes) -> dict[bytes, bytes] | None:
     _, semicolon, rest = disposition.partition(b";")
     if not semicolon:
         return {}
-    parameters = _parse(b";" + rest)
+    parameters = parameters_of(b";" + rest)
     # `name=` inside a quoted file name is a parameter to servers that end the quotes elsewhere
     if parameters is None or len(_NAMES.findall(disposition)) != (b"name" in parameters):
         return None
@@ -339,7 +339,7 @@ def _charset_of(content_type: bytes) -> bytes | None:
         return None
     if b"charset" not in kind:
         return _UTF_8[0]
-    parameters = _parse(b";" + kind.partition(b";")[2])
+    parameters = parameters_of(b";" + kind.partition(b";")[2])
     charset = None if parameters is None or kind.count(b"charset") > 1 else parameters.get(b"charset")
     return charset if charset in _CHARSETS else None
 
@@ -363,8 +363,9 @@ def _meant(name: bytes) -> bytes:
     return text.strip().strip("'").strip().lower().encode()
 
 
-def _parse(text: bytes) -> dict[bytes, bytes] | None:
-    """`; key=value; key="value"` by key in lower case, quoted pairs as written; None where it is anything else."""
+def parameters_of(text: bytes) -> dict[bytes, bytes] | None:
+    """`; key=value; key="value"` by key in lower case, quoted pairs as written; None where it is anything else, or has
+    a key twice."""
     parameters: dict[bytes, bytes] = {}
     pos = 0
     while pos < len(text):

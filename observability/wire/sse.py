@@ -22,6 +22,8 @@ _BOM = b"\xef\xbb\xbf"
 _EVENT = re.compile(
     rb"(?:id:[^\n]*+\n)?(?:event: ?+([^\n]*+)\n)?(?::[^\n]*+\n)?data: ?+([^\n]*+)\n\n",
 )
+# Between events: line by line, 64 KB of line feeds took 50 ms.
+_NOTHING = re.compile(rb"(?:(?::[^\n]*+)?\n)++")
 
 
 class Part(IntEnum):
@@ -95,10 +97,14 @@ class SseSplitter:
             self._end_line(items)
         end = len(piece)
         while pos < end:
-            if self._data is None and not self._name and (match := _EVENT.match(piece, pos)) is not None:
-                name, data = match.groups()
-                if len(data) <= self._data_bytes_max:
-                    items.append(Item(name[:NAME_BYTES_MAX] if name else b"", data, Part.WHOLE))
+            if self._data is None and not self._name:
+                if (match := _EVENT.match(piece, pos)) is not None:
+                    name, data = match.groups()
+                    if len(data) <= self._data_bytes_max:
+                        items.append(Item(name[:NAME_BYTES_MAX] if name else b"", data, Part.WHOLE))
+                        pos = match.end()
+                        continue
+                elif (match := _NOTHING.match(piece, pos)) is not None:
                     pos = match.end()
                     continue
             stop = piece.find(b"\n", pos)

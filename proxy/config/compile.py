@@ -37,6 +37,7 @@ from proxy.protocols import default_operations
 from proxy.protocols.base import Operation
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
+from proxy.translate.models import CALLS, translates
 
 _TargetOf = Callable[[TargetConfig], Target]
 
@@ -126,7 +127,10 @@ def _service(config: ServiceConfig, environ: Mapping[str, str]) -> Service:
         tls=Tls(*files, config.tls.insecure, digest_of_files(files)),
         cooldown=Cooldown(**{part.name: getattr(config.cooldown, part.name) for part in fields(Cooldown)}),
         spoken=frozenset(spoken),
+        image_paths=tuple(config.image_paths.items()),
     )
+    if provider.protocols.get("openai"):  # behind what comes before OpenAI's paths there, it is another path's version
+        service = replace(service, versioned=False)
     others = {protocol: replace(service, **_address(other, config, environ)) for protocol, other in urls.items()}
     return replace(service, others=others) if others else service
 
@@ -240,7 +244,8 @@ def _table(model_apis: list[ModelApi]) -> Table:
             methods = dict.fromkeys(route.operation.methods, route)
             exact[route.template] = methods | exact.get(route.template, {})
             if route.operation.below:
-                below[route.template] = methods | below.get(route.template, {})
+                lower = dict.fromkeys(methods, replace(route, template=route.template + "/*"))
+                below[route.template] = lower | below.get(route.template, {})
                 depth = max(depth, route.template.count("/"))
         for path, methods in exact.items():
             table.exact.setdefault(path, methods)
@@ -266,28 +271,36 @@ def _base_path_of(methods: Mapping[str, Route]) -> int:
 def _routes(model_api: ModelApi) -> Iterator[Route]:
     services = dict.fromkeys(target.service for target in model_api.targets)
     for operation in default_operations(model_api.scenario, model_api.protocols):
-        places = {service.name: service.at(operation.protocol) for service in services if _serves(service, operation)}
+        protocols = {service: _protocol_for(service, operation) for service in services}
+        spoken = {service: protocol for service, protocol in protocols.items() if protocol is not None}
         yield Route(
             model_api=model_api,
             operation=operation,
             template=model_api.base_path + operation.path,
-            places=places,
+            places={service.name: service.at(protocol) for service, protocol in spoken.items()},
             upstream_paths={
-                service.name: _upstream_path(service, model_api, operation)
-                for service in services
-                if service.name in places
+                service.name: _upstream_path(service, model_api, operation, protocol)
+                for service, protocol in spoken.items()
             },
+            translated=frozenset(service.name for service in spoken if translates(operation, service)),
+            called_by_model=operation.name in CALLS
+            and any(target.model is None and translates(operation, target.service) for target in model_api.targets),
         )
 
 
-def _serves(service: Service, operation: Operation) -> bool:
-    return operation.protocol in service.spoken and operation.only_provider in (None, service.provider.name)
+def _protocol_for(service: Service, operation: Operation) -> str | None:
+    """The protocol in which a service is asked; None: it cannot serve the operation."""
+    if translates(operation, service):
+        return "dashscope"
+    serves = operation.protocol in service.spoken and operation.only_provider in (None, service.provider.name)
+    return operation.protocol if serves else None
 
 
-def _upstream_path(service: Service, model_api: ModelApi, operation: Operation) -> str:
-    protocol = operation.protocol
+def _upstream_path(service: Service, model_api: ModelApi, operation: Operation, protocol: str) -> str:
     place, path = service.at(protocol), operation.upstream_path or operation.path
-    if protocol == "openai" and place.versioned:
+    if protocol != operation.protocol:  # translated: each request has its own
+        path = ""
+    elif protocol == "openai" and place.versioned:
         path = path.removeprefix("/v1")
     kept = "" if model_api.strip_base_path else model_api.base_path
     # a protocol's own address has all that stands before its paths

@@ -14,7 +14,6 @@ from proxy.config.complaints import Complaint, near_miss, shown
 from proxy.config.egress import egress_of
 from proxy.config.model import ConsumerConfig, Document, ListenerTls, ModelApiConfig, ServiceConfig, TargetConfig
 from proxy.config.places import is_loopback, parse_base_url, spool_fault
-from proxy.config.prices import unknown_services
 from proxy.config.service_tls import client_certificate_fault
 from proxy.config.values import digest_of_key
 from proxy.listener_tls import CertificateError, context_of
@@ -50,8 +49,6 @@ class Parts:
     services: Sequence[ServiceConfig | None]
     consumers: Sequence[ConsumerConfig | None]
     model_apis: Sequence[ModelApiConfig | None]
-    prices_of: Sequence[str | None]
-    """The services that entries of the price file name."""
     service_names: frozenset[str] | None
     """Of broken entries too. None: some name cannot be told, so that no reference can be called wrong."""
     consumer_names: frozenset[str] | None
@@ -70,7 +67,6 @@ def parts_of(document: Document) -> Parts:
         services=document.services,
         consumers=document.consumers,
         model_apis=document.model_apis,
-        prices_of=[] if document.prices is None else [entry.service for entry in document.prices.models],
         service_names=frozenset(service.name for service in document.services),
         consumer_names=frozenset(consumer.name for consumer in document.consumers),
     )
@@ -98,7 +94,6 @@ def cross_check(parts: Parts, environ: Mapping[str, str], *, starting: bool) -> 
         *_places(parts),
         *(_spool(parts) if starting else ()),
         *_model_apis(parts),
-        *unknown_services(parts.prices_of, parts.service_names),
     ]
 
 
@@ -153,6 +148,9 @@ def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
             if first != position:
                 wrong = f"the key is that of {path}.api_keys[{first}] too"
                 yield Complaint(f"{path}.api_keys[{position}]", wrong, "give each key once")
+        if service.image_paths and (provider.name != "dashscope" or "dashscope" not in spoken_by(service)):
+            wrong = f"service {service.name} makes images as OpenAI does, and its requests are not translated"
+            yield Complaint(f"{path}.image_paths", wrong, "leave it out")
         yield from _credentials(parts, service, path)
         yield from _way(service, path, environ)
 
@@ -365,6 +363,18 @@ def _protocols(model_api: ModelApiConfig, services: Collection[ServiceConfig], p
         else:
             for service in services:
                 yield from _speaks(service, model_api.scenario, protocol, where)
+                yield from _serves(service, model_api.scenario, protocol, where)
+
+
+def _serves(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
+    """At a provider's own address the scenarios of a protocol are known; who else answers in its way may have more."""
+    provider, own = PROVIDERS[service.provider], own_base_url(service)
+    served = provider.scenarios.get(protocol)
+    if served is None or scenario in served or protocol in service.base_urls or not own or not provider.base_url:
+        return
+    if parse_base_url(own, ()).host == parse_base_url(provider.base_url, ()).host:
+        wrong = f"service {service.name} ({provider.name}) has the {protocol} protocol for {', '.join(served)} alone"
+        yield Complaint(path, wrong, f"use a service that has it for {scenario}")
 
 
 def spoken_by(service: ServiceConfig) -> tuple[str, ...]:
@@ -380,10 +390,8 @@ def own_base_url(service: ServiceConfig) -> str | None:
 
 def _speaks(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
     spoken = spoken_by(service)
-    if protocol not in spoken:
+    translated = (scenario, protocol, service.provider) == ("image", "openai", "dashscope") and "dashscope" in spoken
+    if protocol not in spoken and not translated:
         wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
         right = f"use {' or '.join(spoken)}, or a service that speaks it, or say where it does in its base_urls"
         yield Complaint(path, wrong, right)
-    elif (scenario, protocol, service.provider) == ("image", "openai", "dashscope"):
-        wrong = f"for service {service.name}, turning OpenAI image requests into DashScope's is not built yet"
-        yield Complaint(path, wrong, "use the dashscope protocol, or a service that speaks OpenAI's images")

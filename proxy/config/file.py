@@ -27,6 +27,7 @@ from proxy.config.model import (
     Section,
     ServiceConfig,
 )
+from proxy.config.prices import unknown_services
 from proxy.config.values import COUNT_MAX, is_name
 from proxy.config.yaml_text import plain_values
 
@@ -128,6 +129,9 @@ def parse(
         errors = error.errors(include_url=False)
         found = [translated(one, _known_keys(one["loc"])) for one in errors if not reading.told(one["loc"])]
     fitting = cross_check(parts_of(document) if document else _sound_parts(raw), environ, starting=starting)
+    if document is not None and document.prices is not None:
+        priced = [entry.service for entry in document.prices.models]
+        fitting += unknown_services(priced, frozenset(service.name for service in document.services))
     if document is None or found or fitting or reading.complaints:
         raise ConfigError([*reading.complaints, *found, *fitting])
     return document
@@ -260,7 +264,6 @@ def _sound_parts(raw: dict[str, Any]) -> Parts:
         services=_entries(raw.get("services"), ServiceConfig),
         consumers=_entries(raw.get("consumers"), ConsumerConfig),
         model_apis=_entries(raw.get("model_apis"), ModelApiConfig),
-        prices_of=[],
         service_names=_names(raw, "services"),
         consumer_names=_names(raw, "consumers"),
     )

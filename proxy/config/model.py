@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from observability.telemetry import COMPATIBLE
 from proxy.config import egress, places, service_tls, values
 from proxy.config.prices import Currency, Rate, from_file
-from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, later, one_of
+from proxy.config.values import Milliseconds, Name, Positive, Switch, Whole, one_of
 from proxy.protocols import PROTOCOLS, SCENARIOS
 from proxy.providers import PROVIDERS
 
@@ -113,7 +113,8 @@ class ServiceConfig(Section):
     tls: ServiceTls = ServiceTls()
     egress_proxy: egress.EgressProxy = Field(default=None, repr=False)
     propagate_trace: Switch | None = None
-    image_paths: Annotated[dict[str, str], later({}, "image translation")] = {}
+    image_paths: Annotated[dict[values.ModelPattern, values.ImagePath], values.targets] = {}
+    """Which call of DashScope's an OpenAI image request becomes, over `proxy.translate.models`."""
     cooldown: Cooldown = Cooldown()
 
 

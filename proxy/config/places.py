@@ -26,7 +26,8 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([1-9][0-9]{0,4}))?")
 """As browsers write it (RFC 6454 §6.1): in lower case."""
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
-_VERSION: Final = re.compile(r"/v[0-9]{1,3}[a-z]{0,8}$")
+_VERSION: Final = re.compile(r"/v[0-9]{1,3}[a-z]{0,8}(?:/openai)?$")
+"""Google's ends with /v1beta/openai, DeepInfra's with /v1/openai."""
 SUFFIXES: Final = {"openai": ("/v1",), "vllm": ("/v1",), "anthropic": ("/v1",), "dashscope": ("/api/v1",)}
 """Protocol → what SDKs write at the end of a base URL for it, and its paths bring along."""
 _PATHS_OF_CALLS: Final = sorted(
@@ -55,7 +56,7 @@ class BaseUrl:
     path_prefix: str
     """Without the part that the protocols' paths bring along, without trailing slash."""
     versioned: bool
-    """It ends with a version of its own (`/api/paas/v4`)."""
+    """It has a version of its own at its end (`/api/paas/v4`, `/v1beta/openai`)."""
 
 
 def parse_base_url(text: str, suffixes: Iterable[str]) -> BaseUrl:

@@ -65,10 +65,10 @@ Rate = Annotated[float, AfterValidator(_rate)]
 Currency = Annotated[str, AfterValidator(_currency)]
 
 
-def unknown_services(named: Iterable[str | None], known: frozenset[str] | None) -> Iterator[Complaint]:
+def unknown_services(named: Iterable[str | None], known: frozenset[str]) -> Iterator[Complaint]:
     """A price of a service that is not there would never count. `named`: of each entry in its order."""
     for index, service in enumerate(named):
-        if known is not None and service is not None and service not in known:
+        if service is not None and service not in known:
             wrong, right = f"there is no service {shown(service)}", near_miss(service, sorted(known))
             yield Complaint(f"prices.models[{index}].service", wrong, right)
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from observability.content.capture import Plan
 from observability.telemetry import Telemetry
@@ -42,6 +43,9 @@ __all__ = [
     "Target",
 ]
 
+_DECODINGS: Final = 3
+"""Of a path, before a dot segment is looked for: us, a proxy, and a framework behind it."""
+_BLANKS: Final = bytes(range(0x21)) + b"\x7f"
 HOST_BYTES_MAX: Final = 253
 """The longest name DNS allows: a longer Host is not worth a search for its parent domains."""
 
@@ -121,7 +125,7 @@ class Route:
     model_api: ModelApi
     operation: Operation
     template: str
-    """`http.route`: base path and path of the operation, without trailing slash."""
+    """`http.route`: base path and path of the operation, without trailing slash; `/*` behind it for what is below."""
     places: Mapping[str, Service]
     """The name of each service that can serve the operation → the service where it speaks the operation's protocol."""
     upstream_paths: Mapping[str, str]
@@ -129,15 +133,21 @@ class Route:
     kept by adding it again)."""
     rest: str = ""
     """What the request's path has below the operation's: empty, or from a slash and without a trailing one."""
+    translated: frozenset[str] = frozenset()
+    """The names of services that get another call in place of the operation (`proxy.translate`); their path here is
+    what stands before that call's."""
+    called_by_model: bool = False
+    """The model's name decides what one of these is asked for, so it has to be known before anything goes there."""
     needs_model: bool = field(init=False)
-    """Whether a target can only be chosen once the model's name is known."""
+    """Whether a target, or what is asked of it, can only be chosen once the model's name is known."""
     model_matters: bool = field(init=False)
     """The model decides where a request goes, or is replaced: it must not be named twice."""
 
     def __post_init__(self) -> None:
         names_model = self.operation.names_model
-        object.__setattr__(self, "needs_model", names_model and self.model_api.needs_model)
-        object.__setattr__(self, "model_matters", names_model and self.model_api.model_matters)
+        needs_model = self.model_api.needs_model or self.called_by_model
+        object.__setattr__(self, "needs_model", names_model and needs_model)
+        object.__setattr__(self, "model_matters", names_model and (needs_model or self.model_api.model_matters))
 
     def upstream_path(self, service: Service) -> str:
         """The path that a service of the Model API gets. KeyError for one that cannot serve the operation."""
@@ -265,11 +275,22 @@ class Snapshot:
         route = methods.get(method)
         if route is None:
             raise _method_not_allowed(method, path, methods)
-        return replace(route, template=route.template + "/*", rest=path[rest_at:].rstrip("/"))
+        rest = path[rest_at:].rstrip("/")
+        return replace(route, rest=rest) if rest else route  # with a rest it is this request's alone
 
 
 def _has_dot_segment(path: str) -> bool:
-    return any(segment.lower().replace("%2e", ".") in (".", "..") for segment in path.split("/"))
+    """However it is written: encoded (at each step of a chain once more), in overlong UTF-8, with a parameter, with
+    spaces. What the edge refuses of every request is less, since other paths are looked up as they are."""
+    if "." not in path and "%" not in path:
+        return False
+    text = path.encode("utf-8", "surrogateescape")
+    for _ in range(_DECODINGS):
+        text = unquote_to_bytes(text)
+    if b"\xc0" in text or b"\xc1" in text:  # never in UTF-8: lenient decoders make ASCII of it
+        return True
+    segments = text.replace(b"\\", b"/").split(b"/")
+    return any(segment.partition(b";")[0].strip(_BLANKS) in (b".", b"..") for segment in segments)
 
 
 def _shown(method: str, path: str) -> str:

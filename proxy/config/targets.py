@@ -103,6 +103,8 @@ class Service:
     another address."""
     spoken: frozenset[str] = frozenset()
     """Protocols."""
+    image_paths: tuple[tuple[str, str], ...] = ()
+    """Pattern of models → sync, async or a path: which call an OpenAI image request becomes (`proxy.translate`)."""
 
     def at(self, protocol: str) -> "Service":
         """Where it speaks a protocol."""

@@ -13,10 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from observability.redaction import PATTERN_CHARACTERS_MAX, PATTERNS_MAX, PatternError, compile_own
 from proxy.config.complaints import SHOWN_CHARACTERS, Supplied, near_miss, shown, wrong_value
+from proxy.translate.models import KINDS, kind_of_path
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_CALL_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 _DIGEST_KEY: Final = re.compile(r"sha256:[0-9a-fA-F]{64}")
 
 OWN_HEADERS: Final = frozenset(
@@ -210,6 +212,19 @@ def _model_pattern(value: str) -> str:
     return _model_name(value)
 
 
+def _image_path(value: str) -> str:
+    if value in ("sync", "async"):
+        return value
+    try:
+        kind_of_path(value)
+    except KeyError:
+        known = ", ".join(f"…/{end}" for end in KINDS)
+        raise wrong_value("{value} is no way to make images", f"use sync, async or a path: {known}") from None
+    if not _CALL_PATH.fullmatch(value):
+        raise wrong_value("the path {value} is not usable", "write it from the slash, without empty or dot segments")
+    return value
+
+
 def _targets(value: list[_T]) -> list[_T]:
     if len(value) > TARGETS_MAX:
         raise wrong_value(f"the list has {len(value)} entries", f"use at most {TARGETS_MAX}; * stands for many models")
@@ -275,6 +290,7 @@ HeaderValue = Annotated[str, AfterValidator(_header_value)]
 State = Annotated[str, AfterValidator(_state)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 ModelPattern = Annotated[str, AfterValidator(_model_pattern)]
+ImagePath = Annotated[str, AfterValidator(_image_path)]
 headers: Final = BeforeValidator(_headers)
 """Of a mapping of header lines."""
 routing: Final = BeforeValidator(_routing)

@@ -11,5 +11,6 @@ ANTHROPIC: Final = Provider(
     key_header={"anthropic": b"x-api-key", "openai": b"authorization"},
     needs_key=True,
     propagate_trace=False,
+    scenarios={"openai": frozenset({"text"})},
     url_suffixes=("/v1",),
 )

@@ -1,7 +1,7 @@
 """A kind of service, as data: which protocols it speaks, below which path each, and how it wants its key."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 _KEY_HEADER: Final = {
@@ -29,6 +29,8 @@ class Provider:
     """Whether a service without api_keys can only be a mistake."""
     propagate_trace: bool
     """Whether trace headers go upstream unless the service says otherwise: only where it is usually ours."""
+    scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Protocol → the scenarios of it that the provider itself serves, where that is known and not all."""
     url_suffixes: tuple[str, ...] = ()
     """What SDKs write at the end of a base URL and the protocols' own paths bring along: understood and removed."""
 

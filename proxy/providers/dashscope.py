@@ -12,5 +12,5 @@ DASHSCOPE: Final = Provider(
     key_header={"openai": b"authorization", "dashscope": b"authorization", "anthropic": b"x-api-key"},
     needs_key=True,
     propagate_trace=False,
-    url_suffixes=("/compatible-mode/v1", "/compatible-mode", "/api/v1", "/apps/anthropic/v1", "/apps/anthropic"),
+    url_suffixes=("/compatible-mode/v1", "/compatible-mode", "/api/v1", "/v1", "/apps/anthropic/v1", "/apps/anthropic"),
 )

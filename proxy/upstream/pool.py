@@ -123,6 +123,10 @@ class Pool:
         else:
             self._offer(connection)
 
+    def peer_of(self, connection: Connection) -> str:
+        """The address that a connection leads to, the upstream's or the egress proxy's; empty once it is closed."""
+        return self._members.get(connection, "")
+
     def sweep(self) -> None:
         """Close what was idle for too long. A timer of the pool does so as long as there are idle connections."""
         limit = self._clock() - self._idle_s

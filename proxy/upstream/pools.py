@@ -30,14 +30,14 @@ class Place(NamedTuple):
 
 
 class Pools:
-    """Made and used on the thread of the running event loop."""
+    """Made and used on the thread of the running event loop. `resolver` (None: one of its own) is for all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: Resolver | None = None) -> None:
         self._of: dict[Service, Pool] = {}
         self._by_place: dict[Place, Pool] = {}
         self._retired: dict[Place, Pool] = {}
         """With connections that are still in use."""
-        self._resolver = Resolver()
+        self._resolver = Resolver() if resolver is None else resolver
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(self._by_place.values())
@@ -76,7 +76,9 @@ class Pools:
         for service in services:
             place = _place(service)
             try:
-                of[service] = by_place[place] = self._by_place.get(place) or self._pool(place)
+                # a service with base_urls may be at one place several times
+                pool = by_place.get(place) or self._by_place.get(place) or self._pool(place)
+                of[service] = by_place[place] = pool
             except TlsFilesError as error:
                 for pool in of.values():
                     if pool not in self._by_place.values():

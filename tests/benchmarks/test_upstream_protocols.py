@@ -160,7 +160,7 @@ async def test_dashscope_image_says_what_is_billed(upstream: Upstream, session: 
     async with session.post(upstream.url + path, json=body) as answer:
         said = await answer.json()
     assert said["usage"] == {"image_count": 1, "width": 1328, "height": 1000}
-    assert said["output"]["choices"][0]["message"]["content"][0]["image"].startswith("https://")
+    assert said["output"]["choices"][0]["message"]["content"][0]["image"].startswith(upstream.url + "/results/")
 
 
 async def test_the_same_request_gets_the_same_bytes_though_stream_options_were_added(

@@ -1,6 +1,6 @@
 """Every key of `limits`, every time of a service and of a drain works: which test shows it, or the test itself.
 
-What each does is in README.md; tests/test_docs.py checks that it has its line there, with its default.
+What each does is in docs/configuration.md; tests/test_docs.py checks that it has its line there, with its default.
 """
 
 import ast

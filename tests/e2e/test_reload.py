@@ -71,6 +71,8 @@ async def test_reloads_during_load(tmp_path: Path) -> None:
         metrics = await gateway.metrics()
         generations = {metrics[f'sluiceway_config_generation{{worker="{slot}"}}'] for slot in range(WORKERS)}
         assert generations == {RELOADS + 1}
+        (described,) = [name for name in metrics if name.startswith("sluiceway_model_api_info{")]
+        assert f'label_edition="edition-{RELOADS + 1}"' in described
         took_ms = sorted(line["took_ms"] for line in gateway.lines.of("configuration_in_force"))
         print(
             f"\n{RELOADS} reloads, {load.done} requests; in force in all workers after {took_ms[len(took_ms) // 2]} ms"
@@ -234,6 +236,7 @@ async def test_a_secret_that_changed_in_its_file_is_read_on_sighup(tmp_path: Pat
         document["consumers"][0]["keys"] = [f"file:{secret}"]
         async with Gateway.serving(document, tmp_path) as gateway:
             assert (await ask(gateway.port, "first", key="sk-first")).status == 200
+            await gateway.readiness()  # control answers: before, it would read the file once, and say nothing of it
             gateway.signal(signal.SIGHUP)
             await gateway.lines.wait("configuration_unchanged", generation=1)
             secret.write_text("sk-second\n")
@@ -252,6 +255,7 @@ async def test_a_secret_that_changed_while_control_was_away_is_found(tmp_path: P
         document["consumers"][0]["keys"] = [f"file:{secret}"]
         async with Gateway.serving(document, tmp_path) as gateway:
             await gateway.lines.wait("worker_ready")  # a worker that is killed at once takes its line with it
+            await gateway.readiness()
             gateway.signal(signal.SIGHUP)
             await gateway.lines.wait("configuration_unchanged")  # control will not look by itself again
             secret.write_text("sk-second\n")
@@ -276,6 +280,7 @@ async def test_a_worker_that_cannot_read_a_secret_any_more_has_it_from_control(t
         document["consumers"][0]["keys"] = [f"file:{secret}"]
         async with Gateway.serving(document, tmp_path) as gateway:
             await gateway.lines.wait("worker_ready")
+            await gateway.readiness()
             gateway.signal(signal.SIGHUP)
             await gateway.lines.wait("configuration_unchanged")
             secret.unlink()

@@ -269,7 +269,7 @@ def check_tokens(record: dict[str, Any], entry: dict[str, Any], said: tuple[int,
     if entry["input_tokens"] is None:
         assert (recorded, said) == ((None, None), None)
     else:
-        assert (recorded[0], recorded[1] or 0) == (entry["input_tokens"], entry["output_tokens"])
+        assert (recorded[0], recorded[1] or 0) == (entry["input_tokens"], entry["output_tokens"] or 0)
         assert record["sluiceway.usage.source"] == "upstream"
 
 

@@ -14,7 +14,7 @@ from prometheus_client.samples import Exemplar, Timestamp
 from observability import queues
 from observability.board import Board, Cell
 from observability.exemplars import EXEMPLARS_MAX, ExemplarFile, Seen, Trace, file_of, wanted
-from observability.exposition import exposition, openmetrics, wants_openmetrics
+from observability.exposition import description, exposition, openmetrics, wants_openmetrics
 
 PROCESS = """
 from pathlib import Path
@@ -174,3 +174,16 @@ def test_a_file_that_cannot_be_read_is_left_out(runtime, board, content):
 def test_before_anybody_counted_there_is_the_board(tmp_path, board):
     values = values_of(exposition(tmp_path, board))
     assert values["sluiceway_records_dropped_total", "worker_lost"] == 0
+
+
+def test_the_model_apis_are_described_with_labels_that_prometheus_takes(tmp_path, board):
+    described = [
+        description("chat", "text", "default", {}),
+        description("pictures", "image", "research", {"cost-centre": "42", "cost.centre": "43", "a": 'x"\n'}),
+    ]
+    text = exposition(tmp_path, board, described)
+    values = values_of(text)
+    name = "sluiceway_model_api_info"
+    assert values[name, "chat", "default", "text"] == 1
+    assert values[name, 'x"\n', "42", "pictures", "research", "image"] == 1
+    assert b'label_a="x\\"\\n",label_cost_centre="42"' in text

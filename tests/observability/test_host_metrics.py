@@ -115,7 +115,7 @@ def _points(metric: Metric) -> list[Any]:
 def test_every_family_has_its_name(host, tmp_path):
     """What is added to /metrics is not to be forgotten here."""
     board = Board.create(tmp_path / "board", 1)
-    families = [*host.registry.collect(), *HostCollector(tmp_path, board).collect()]
+    families = [*host.registry.collect(), *HostCollector(tmp_path, board, ()).collect()]
     latest = CollectorRegistry()
     RecordMetrics(latest, latest=True)
     assert {family.name for family in (*families, *latest.collect())} <= host_metrics._KNOWN.keys()

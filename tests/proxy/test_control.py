@@ -176,7 +176,7 @@ async def test_openmetrics_is_for_scrapers_that_ask(start: Callable[..., Awaitab
 
 
 async def test_metrics_that_fail_are_a_500_and_the_probes_go_on(start: Callable[..., Awaitable[Client]]) -> None:
-    def broken(_runtime: Path, _board: Board) -> bytes:
+    def broken(*_: object) -> bytes:
         raise RuntimeError("disk gone: /secret/path")
 
     client = await start(metrics=broken)

@@ -1,10 +1,20 @@
 """The gateway's own errors: what the contract says of each kind, and bodies as the SDKs of each protocol read them."""
 
 import json
+from typing import Any
 
 import pytest
 
-from proxy.errors import CUTS, KINDS, GatewayError, Kind, UpstreamError, error_body, protocol_of_path
+from proxy.errors import (
+    CUTS,
+    KINDS,
+    GatewayError,
+    Kind,
+    UpstreamError,
+    error_body,
+    error_event,
+    protocol_of_path,
+)
 
 CONTRACT = [
     ("bad_request", 400, "rejected", "client"),
@@ -80,27 +90,44 @@ def test_an_upstream_error_knows_whether_the_response_had_begun(
     assert (error.status, error.outcome, error.origin) == (expected.status, expected.outcome, "upstream")
 
 
+INVALID = "invalid_request_error"
 # kind → OpenAI type and code, Anthropic type, DashScope code
-BODIES = [
-    ("bad_request", "invalid_request_error", "bad_request", "invalid_request_error", "InvalidParameter"),
-    ("unauthenticated", "invalid_request_error", "invalid_api_key", "authentication_error", "InvalidApiKey"),
-    ("forbidden", "permission_error", "forbidden", "permission_error", "AccessDenied"),
-    ("no_route", "invalid_request_error", "no_route", "not_found_error", "NotFound"),
-    ("model_unknown", "invalid_request_error", "model_not_found", "not_found_error", "ModelNotFound"),
-    ("body_too_large", "invalid_request_error", "body_too_large", "request_too_large", "InvalidParameter"),
-    ("rate_limited", "rate_limit_exceeded", "rate_limit_exceeded", "rate_limit_error", "Throttling.RateQuota"),
-    ("internal", "server_error", "internal", "api_error", "InternalError"),
-    ("connect_failed", "server_error", "connect_failed", "api_error", "InternalError"),
-    ("overloaded", "server_error", "overloaded", "overloaded_error", "ServiceUnavailable"),
-    ("upstream_timeout", "server_error", "upstream_timeout", "timeout_error", "GatewayTimeout"),
-]
+BODIES = {
+    "bad_request": (INVALID, "bad_request", INVALID, "InvalidParameter"),
+    "head_too_large": (INVALID, "head_too_large", INVALID, "InvalidParameter"),
+    "client_timeout": (INVALID, "client_timeout", INVALID, "InvalidParameter"),
+    "no_route": (INVALID, "no_route", "not_found_error", "NotFound"),
+    "method_not_allowed": (INVALID, "method_not_allowed", INVALID, "InvalidParameter"),
+    "unauthenticated": (INVALID, "invalid_api_key", "authentication_error", "InvalidApiKey"),
+    "forbidden": ("permission_error", "forbidden", "permission_error", "AccessDenied"),
+    "model_missing": (INVALID, "model_missing", INVALID, "InvalidParameter"),
+    "model_unknown": (INVALID, "model_not_found", "not_found_error", "ModelNotFound"),
+    "body_too_large": (INVALID, "body_too_large", "request_too_large", "InvalidParameter"),
+    "rate_limited": ("rate_limit_exceeded", "rate_limit_exceeded", "rate_limit_error", "Throttling.RateQuota"),
+    "overloaded": ("server_error", "overloaded", "overloaded_error", "ServiceUnavailable"),
+    "draining": ("server_error", "draining", "overloaded_error", "ServiceUnavailable"),
+    "no_service_available": ("server_error", "no_service_available", "overloaded_error", "ServiceUnavailable"),
+    "connect_failed": ("server_error", "connect_failed", "api_error", "InternalError"),
+    "upstream_protocol": ("server_error", "upstream_protocol", "api_error", "InternalError"),
+    "first_packet_timeout": ("server_error", "first_packet_timeout", "timeout_error", "GatewayTimeout"),
+    "first_token_timeout": ("server_error", "first_token_timeout", "timeout_error", "GatewayTimeout"),
+    "upstream_timeout": ("server_error", "upstream_timeout", "timeout_error", "GatewayTimeout"),
+    "internal": ("server_error", "internal", "api_error", "InternalError"),
+    "upstream_reset": ("server_error", "upstream_reset", "api_error", "InternalError"),
+    "upstream_truncated": ("server_error", "upstream_truncated", "api_error", "InternalError"),
+}
 
 
-@pytest.mark.parametrize(("kind", "openai_type", "openai_code", "anthropic_type", "dashscope_code"), BODIES)
-def test_bodies(kind: str, openai_type: str, openai_code: str, anthropic_type: str, dashscope_code: str) -> None:
-    assert json.loads(error_body(kind, "why", "openai", "r1")) == {
-        "error": {"message": "why", "type": openai_type, "param": None, "code": openai_code}
-    }
+def test_the_table_of_bodies_has_every_kind() -> None:
+    assert set(BODIES) == {*KINDS, *CUTS}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_bodies(kind: str) -> None:
+    openai_type, openai_code, anthropic_type, dashscope_code = BODIES[kind]
+    openai = {"error": {"message": "why", "type": openai_type, "param": None, "code": openai_code}}
+    assert json.loads(error_body(kind, "why", "openai", "r1")) == openai
+    assert json.loads(error_body(kind, "why", "vllm", "r1")) == openai
     assert json.loads(error_body(kind, "why", "anthropic", "r1")) == {
         "type": "error",
         "error": {"type": anthropic_type, "message": "why"},
@@ -113,10 +140,27 @@ def test_bodies(kind: str, openai_type: str, openai_code: str, anthropic_type: s
     }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *CUTS])
-@pytest.mark.parametrize("protocol", ["openai", "anthropic", "dashscope", "vllm"])
-def test_every_kind_has_a_body_in_every_protocol(kind: str, protocol: str) -> None:
-    assert b"why" in error_body(kind, "why", protocol, "r1")
+def event_of(kind: str, protocol: str, operation: str = "chat.completions") -> tuple[list[bytes], Any]:
+    """The lines of an error event before its data, and these."""
+    lines, _, rest = error_event(kind, "why\nof it", protocol, operation, "r1", 3).partition(b"data:")
+    data, blank, after = rest.partition(b"\n\n")
+    assert (blank, after) == (b"\n\n", b"")
+    assert data.startswith(b"{") == (protocol == "dashscope")  # else there is a space, as the protocol writes it
+    return lines.splitlines(), json.loads(data)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_events(kind: str) -> None:
+    for protocol in ("openai", "vllm", "anthropic", "dashscope"):
+        body = json.loads(error_body(kind, "why\nof it", protocol, "r1"))
+        status = (KINDS[kind] if kind in KINDS else CUTS[kind]).status
+        lines = {
+            "anthropic": [b"event: error"],
+            "dashscope": [b"id:4", b"event:error", b":HTTP_STATUS/%d" % status, b"status:%d" % status],
+        }
+        assert event_of(kind, protocol) == (lines.get(protocol, []), body)
+    typed = {"type": "error", "code": BODIES[kind][1], "message": "why\nof it", "param": None, "sequence_number": 3}
+    assert event_of(kind, "openai", "responses") == ([b"event: error"], typed)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +171,8 @@ def test_every_kind_has_a_body_in_every_protocol(kind: str, protocol: str) -> No
         ("/api/v1/services/aigc/text-generation/generation", "dashscope"),
         ("/api/v1/tasks/1", "dashscope"),
         ("/api/v1", "dashscope"),
+        ("/team/api/v1/tasks/1", "dashscope"),
+        ("/team/v1/messages/count_tokens", "anthropic"),
         ("/api/v10/x", "openai"),
         ("/v1/chat/completions", "openai"),
         ("/messages-of-the-day", "openai"),

@@ -161,3 +161,15 @@ async def test_a_service_that_went_keeps_one_pool_and_its_limit() -> None:
     pools.adopt([service])
     pools.adopt([])
     assert pools.of(service) is pools.of(service)
+
+
+async def test_a_service_has_one_pool_for_each_host_however_many_protocols_are_there() -> None:
+    urls = {"openai": "http://127.0.0.1:9/v1", "anthropic": "http://127.0.0.1:9/anthropic", "vllm": "http://[::1]:9"}
+    document = document_of("http://127.0.0.1:9", service={"base_url": None, "base_urls": urls})
+    pools = Pools()
+    for generation in (1, 2):
+        (service,) = snapshot_of(document, generation).services.values()
+        pools.adopt((service, *service.others.values()))
+        of = {protocol: pools.of(service.at(protocol)) for protocol in urls}
+        assert of["openai"] is of["anthropic"] is not of["vllm"]
+        assert set(pools) == set(of.values())  # what `close` closes

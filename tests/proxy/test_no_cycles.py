@@ -100,6 +100,48 @@ async def test_nothing_of_a_connection_outlives_it(
         assert await _freed(worker) == []
 
 
+NO = b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n{}"
+ERROR = b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 28\r\n\r\ndata: {"error":{"code":"x"}}'
+STREAMING = post(b'{"model":"m","stream":true}')
+FAILS = (ReadRequest(), Reset())
+ANSWERS = (ReadRequest(), Send(OK), Fin())
+REFUSES = (ReadRequest(), Send(NO), Fin())
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize(
+    ("sent", "upstream", "spare", "model_api"),
+    [
+        pytest.param(post(b"{}"), FAILS, ANSWERS, {}, id="reset, answer"),
+        pytest.param(post(b"{}"), FAILS, FAILS, {}, id="reset twice"),
+        pytest.param(post(b"{}"), REFUSES, FAILS, {}, id="refusal that was kept"),
+        pytest.param(LARGE, FAILS, ANSWERS, {}, id="large, reset, answer"),
+        pytest.param(LARGE, (ReadHead(), Send(NO), Fin()), FAILS, {}, id="large, early refusal, reset"),
+        pytest.param(STREAMING, (ReadRequest(), Send(ERROR), Fin()), REFUSES, {}, id="error event, refusal"),
+        pytest.param(STREAMING, (ReadRequest(), Stall()), ANSWERS, {"first_packet_timeout_ms": 100}, id="deadline"),
+    ],
+)
+async def test_nor_does_anything_of_attempts_that_failed(
+    sent: bytes, upstream: tuple[Step, ...], spare: tuple[Step, ...], model_api: dict[str, Any]
+) -> None:
+    async with Scripted(*upstream) as first, Scripted(*spare) as second:
+        document = document_of(
+            f"http://127.0.0.1:{first.port}", model_api={**model_api, "fallback": [{"service": "spare"}]}
+        )
+        document["services"].append(
+            {**document["services"][0], "name": "spare", "base_url": f"http://127.0.0.1:{second.port}"}
+        )
+        async with running(document) as worker:
+            gc.collect()
+            async with connect(worker.port) as client:
+                client.send(sent)
+                await client.answer()
+            async with asyncio.timeout(10):
+                while worker.server.live:
+                    await asyncio.sleep(0.01)
+            assert await _freed(worker) == []
+
+
 async def _freed(worker: FakeWorker, turns: int = 200) -> list[object]:
     """What of the worker's objects is still there, after some time. The upstream closed its connections, or they idle
     in the pool."""

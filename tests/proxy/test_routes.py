@@ -213,11 +213,17 @@ services:
   - {name: moonshot, provider: anthropic, api_keys: [k], base_url: "https://api.moonshot.cn/anthropic",
      base_urls: {openai: "http://localhost:81/v1/"}}
   - {name: own, provider: vllm, base_url: "http://own/tenant/v2"}
+  - {name: near, provider: dashscope, api_keys: [k], base_url: "http://near/v1/"}
+  - {name: far, provider: dashscope, api_keys: [k], base_url: "http://far/tenant/v2"}
+  - {name: google, provider: openai, api_keys: [k], base_url: "https://google/v1beta/openai/"}
 consumers: [{name: c, keys: [c]}]
 model_apis:
   - {name: zhipu, scenario: text, protocols: [openai, anthropic], base_path: /z, routing: {single: {service: zhipu}}}
   - {name: moon, scenario: text, protocols: [openai, anthropic], base_path: /m, routing: {single: {service: moonshot}}}
   - {name: own, scenario: rerank, protocols: [vllm], base_path: /o, routing: {single: {service: own}}}
+  - {name: near, scenario: text, protocols: [openai, dashscope], base_path: /n, routing: {single: {service: near}}}
+  - {name: far, scenario: text, protocols: [openai], base_path: /f, routing: {single: {service: far}}}
+  - {name: google, scenario: text, protocols: [openai], base_path: /g, routing: {single: {service: google}}}
 """
 
 
@@ -230,6 +236,10 @@ model_apis:
         ("/m/v1/messages", "https api.moonshot.cn 443", "/anthropic/v1/messages"),
         ("/o/rerank", "http own 80", "/tenant/v2/rerank"),
         ("/o/v1/score", "http own 80", "/tenant/v2/v1/score"),  # a version is OpenAI's clients' habit alone
+        ("/g" + CHAT, "https google 443", "/v1beta/openai/chat/completions"),
+        ("/n" + CHAT, "http near 80", "/compatible-mode" + CHAT),
+        ("/n" + GENERATION, "http near 80", GENERATION),
+        ("/f" + CHAT, "http far 80", "/tenant/v2/compatible-mode" + CHAT),  # the version is not of this path
     ],
 )
 def test_a_service_has_an_address_for_each_protocol(path: str, place: str, upstream_path: str) -> None:

@@ -295,5 +295,25 @@ DASHSCOPE = [
         usage_seen=True,
         usage_final=True,
     ),
+    *(
+        native(f"code {code}", {"code": code, "message": "m", "output": None}, error_code=error, complete=True)
+        for code, error in ((400, "400"), (200, None))
+    ),
+    native(
+        "stream that says when it is finished",
+        dashscope_events(
+            {"output": {"choices": [{"message": {"content": [{"image": "u"}]}}], "finished": False}},
+            {"output": {"choices": [], "finished": True}, "usage": {"image_count": 1}},
+        ),
+        operation="multimodal-generation",
+        sse=True,
+        usage_seen=True,
+        usage_final=True,
+        images=1,
+        first_output=True,
+        output_events=1,
+        complete=True,
+        events=2,
+    ),
     native("output of another kind", {"output": "x", "usage": None}, complete=True),
 ]

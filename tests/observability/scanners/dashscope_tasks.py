@@ -178,6 +178,23 @@ TASKS = [
     stream(
         "dashscope",
         "image-generation",
+        "stream of a task",
+        dashscope_events(task("RUNNING"), task("SUCCEEDED", {"image_count": 1}, results=[{"url": "u"}])),
+        **DONE,
+        images=1,
+        events=2,
+    ),
+    stream(
+        "dashscope",
+        "image-generation",
+        "stream of a task, cut",
+        dashscope_events(task("RUNNING")),
+        **{**TASK, "complete": False},
+        events=1,
+    ),
+    stream(
+        "dashscope",
+        "image-generation",
         "stream, cut",
         dashscope_events(packet([{"type": "text", "text": "a"}])),
         upstream_request_id="r-9",

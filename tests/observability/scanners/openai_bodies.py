@@ -44,6 +44,20 @@ CHAT_BODIES = [
         audio_tokens=7,
         image_tokens=2,
     ),
+    *(
+        plain(
+            f"cached tokens as {name} writes them",
+            "chat.completions",
+            {**ANSWER, "usage": {**USAGE, **usage}},
+            **ANSWERED,
+            cache_read_tokens=5,
+        )
+        for name, usage in {
+            "Moonshot": {"cached_tokens": 5},
+            "DeepSeek": {"prompt_cache_hit_tokens": 5, "prompt_cache_miss_tokens": 8},
+            "somebody twice": {"cached_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5}},
+        }.items()
+    ),
     plain(
         "two choices",
         "chat.completions",

@@ -86,6 +86,22 @@ RESPONSES = [
         **TOLD,
         events=2,
     ),
+    *(
+        responses(
+            f"without deltas, {size}",
+            typed_events(
+                CREATED,
+                {"type": "response.output_item.done", "item": {"type": "image_generation_call", "result": result}},
+                ended({**RESPONSE, "output": [{"type": "image_generation_call", "result": result}]}),
+            ),
+            **NAMES,
+            **TOKENS,
+            **TOLD,
+            **ENDED,
+            events=3,
+        )
+        for size, result in {"small": "QUJD", "large": LONG}.items()
+    ),
     responses(
         "incomplete",
         typed_events(CREATED, delta(), ended(INCOMPLETE)),

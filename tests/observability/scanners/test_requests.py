@@ -390,3 +390,20 @@ def test_the_model_behind_64_mb_is_found_without_holding_them() -> None:
     scanner.end()
     assert (scanner.model, scanner.stream, scanner.complete) == ("qwen-vl-max", True, True)
     assert peak_bytes < 20_000
+
+
+@pytest.mark.parametrize(
+    ("said", "stream"),
+    [(b"", None), (b',"stream_format":"sse"', True), (b',"stream_format":"audio"', False), (b',"stream":true', None)],
+)
+def test_speech_is_asked_as_a_stream_of_events_by_its_format(said: bytes, stream: bool | None) -> None:
+    """Else no deadline of a stream would hold for it."""
+    for strict in (False, True):
+        scanner = request_scanner("openai", "audio.speech", JSON)
+        body = b'{"model":"tts","input":"hi"' + said + b"}"
+        if strict:
+            scanner.whole(body, strict=True)
+        else:
+            scanner.feed(body)
+            scanner.end()
+        assert (scanner.model, scanner.stream) == ("tts", stream)

@@ -301,8 +301,8 @@ FITTING: list[Case] = [
     ([("services.1", SERVICE), ("model_apis.0.protocols", ["dashscope"]),
       ("model_apis.0.fallback", [{"service": "second"}, {"service": "second", "model": "m"}])],
      "model_apis[0].protocols[0]", "second (vllm) does not speak the dashscope protocol", "use openai"),
-    ([("services.1", SERVICE), ("model_apis.0.scenario", "image"), ("model_apis.0.routing.single.service", "second"),
-      ("model_apis.0.fallback", [TARGET])], "model_apis[0].protocols[0]", "for service qwen", "dashscope protocol"),
+    ([("services.1", SERVICE | {"image_paths": {"*": "sync"}})], "services[1].image_paths",
+     "are not translated", "leave it out"),
     ([("services.0.base_url", "http://127.0.0.1"), ("services.0.tls.insecure", True)], "services[0].tls.insecure",
      "base_url is http", "https in base_url"),
     ([("services.1", BASES | {"tls": {"insecure": True}})], "services[1].tls.insecure", "base_urls is http",
@@ -321,9 +321,15 @@ FITTING: list[Case] = [
     ([("model_apis.0.protocols", ["openai", "openai"])], "model_apis[0].protocols[1]", "twice", "once"),
     ([("model_apis.0.scenario", "video"), ("model_apis.0.protocols", ["openai"])], "model_apis[0].protocols[0]",
      "the openai protocol has nothing for scenario video", "use dashscope"),
+    ([("services.0.provider", "anthropic"), ("services.0.base_url", None), ("model_apis.0.scenario", "embedding")],
+     "model_apis[0].protocols[0]", "qwen (anthropic) has the openai protocol for text alone", "has it for embedding"),
+    ([("services.0.provider", "anthropic"), ("services.0.base_url", "https://API.anthropic.com:443/v1/"),
+      ("model_apis.0.scenario", "others")],
+     "model_apis[0].protocols[0]", "qwen (anthropic) has the openai protocol for text alone", "has it for others"),
     ([("services.0.provider", "openai"), ("model_apis.0.protocols", ["dashscope"])], "model_apis[0].protocols[0]",
      "qwen (openai) does not speak the dashscope protocol", "use openai"),
-    ([("model_apis.0.scenario", "image")], "model_apis[0].protocols[0]", "DashScope's is not built yet", "dashscope"),
+    ([("model_apis.0.scenario", "image"), ("services.0.base_urls", {"anthropic": "https://example.com"}),
+      ("services.0.base_url", None)], "model_apis[0].protocols[0]", "does not speak the openai", "use anthropic"),
 ]  # fmt: skip
 
 
@@ -565,3 +571,18 @@ def test_a_complaint_is_one_line() -> None:
 
 def test_the_tables_use_a_file_that_is_good() -> None:
     assert complaints(CONTRACT) == complaints(changed()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("services.0.base_url", "https://claude.example.com")],
+        [("services.0.base_url", "https://api.anthropic.com"), ("services.0.base_urls", {"openai": "https://other"})],
+        [("services.0.base_url", None), ("model_apis.0.scenario", "text")],
+    ],
+)
+def test_what_answers_in_a_providers_way_may_serve_more_than_the_provider(changes: list[tuple[str, Any]]) -> None:
+    assert (
+        complaints(changed(("services.0.provider", "anthropic"), ("model_apis.0.scenario", "embedding"), *changes))
+        == []
+    )

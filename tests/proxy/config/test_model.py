@@ -78,7 +78,6 @@ def test_an_empty_mapping_has_the_same_defaults() -> None:
 NOT_BUILT = [
     ("state", "redis://localhost:6379/0"),
     ("services.0.provider", "comfyui"),
-    ("services.0.image_paths", {"qwen-*": "sync"}),
     ("model_apis.0.protocols.0", "comfyui"),
     ("model_apis.0.on_disconnect", "drain"),
 ]
@@ -138,6 +137,7 @@ BUILT = [
     ("services.0.base_url", None),
     ("services.0.api_keys", ["one", "two"]),
     ("services.0.cooldown.failures", 0),
+    ("services.0.image_paths", {"qwen-*": "sync", "wan*": "async"}),
     ("services.0.cooldown.window_ms", 1),
     ("services.0.cooldown.base_ms", 0),
     ("services.0.cooldown.max_ms", 0),

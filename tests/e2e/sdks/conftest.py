@@ -1,0 +1,23 @@
+"""One gateway and one simulated upstream for all tests of this folder, in one loop: a start takes 2 s."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from dashscope.api_entities.aio_session import close_shared_aio_session
+from dashscope.api_entities.http_request import close_shared_sync_session
+
+from tests.e2e.sdks.bed import Bed
+
+
+@pytest.fixture(autouse=True)
+def _clients_leave() -> None:
+    """In place of the other modules': it would run in a loop of its own, which takes the signals of the folder's."""
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
+    async with Bed.serving(tmp_path_factory.mktemp("sdks")) as bed:
+        yield bed
+        close_shared_sync_session()
+        await close_shared_aio_session()
