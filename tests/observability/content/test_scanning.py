@@ -50,7 +50,7 @@ def test_what_is_found_is_the_same(case):
     assert RECORDED.held_bytes == 0
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(case=st.sampled_from(SMALL), where=places, coding=st.sampled_from(["", "gzip"]))
 def test_any_pieces_give_the_same_content(case, where, coding):
     body = encoded(case.body, coding) if coding else case.body

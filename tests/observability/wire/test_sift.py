@@ -82,7 +82,7 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(document=DOCUMENTS, where=places, ascii_only=st.booleans(), slashes=st.booleans())
 def test_any_document_in_any_pieces_is_that_document_with_facts_for_media(document, where, ascii_only, slashes):
     raw = json.dumps(document, ensure_ascii=ascii_only)

@@ -32,7 +32,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(messages=MESSAGES, max_bytes=st.integers(2, 3000))
 def test_it_fits_is_valid_and_tells(messages, max_bytes):
     fitted = fit(messages, max_bytes)
@@ -79,7 +79,7 @@ def test_what_a_worker_cut_says_so_though_it_fits():
     assert fitted.bytes > 1234
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(document=DOCUMENTS, at=st.integers(0, 3000))
 def test_a_document_that_was_cut_anywhere_is_closed(document, at):
     raw = json.dumps(document).encode()
