@@ -36,6 +36,14 @@ the same in DashScope's own protocol
     -H 'content-type: application/json' \
     -d '{"model": "qwen-plus", "input": {"messages": [{"role": "user", "content": "Hello"}]}}'
 
+the same in Anthropic's
+  curl GATEWAY/v1/messages -H 'x-api-key: demo-key' -H 'content-type: application/json' \
+    -d '{"model": "qwen-plus", "max_tokens": 64, "messages": [{"role": "user", "content": "Hello"}]}'
+
+an image, asked for as of OpenAI
+  curl GATEWAY/image/v1/images/generations -H 'authorization: Bearer demo-key' -H 'content-type: application/json' \
+    -d '{"model": "qwen-image", "prompt": "a lock in the fog"}'
+
 an embedding
   curl GATEWAY/embedding/v1/embeddings -H 'authorization: Bearer demo-key' -H 'content-type: application/json' \
     -d '{"model": "text-embedding-v4", "input": "Hello"}'
