@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.ports import free_port
 
 CHAT_PATH = "/v1/chat/completions"
 KEY = "bench-key-of-the-consumer"
@@ -286,13 +286,6 @@ class Bench:
             time.sleep(0.05)
         said = (self.folder / f"{name}.err").read_text()[-2000:] + (self.folder / f"{name}.out").read_text()[-2000:]
         raise NotReadyError(f"{name} does not answer at {url}:\n{said}")
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def metric(url: str, name: str) -> float:

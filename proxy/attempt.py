@@ -284,13 +284,17 @@ class Attempt:
     def _own_lines(self) -> Added:
         """The lines of the gateway's: credentials, the service's headers, our trace context where it wants one."""
         service, protocol = self._choice.target.service, self._route.operation.protocol
-        passthrough = self._route.model_api.auth == "passthrough"
-        if not passthrough and not service.propagate_trace:
+        if self._route.model_api.auth != "passthrough" and not service.propagate_trace:
             return self._choice.key.added[protocol]
+        return added(self._lines_in(protocol))
+
+    def _lines_in(self, protocol: str) -> tuple[tuple[bytes, bytes], ...]:
+        """The same, as a service wants them in one of its protocols."""
+        service = self._choice.target.service
         auth = self._choice.key.auth_headers[protocol]
-        if passthrough:
+        if self._route.model_api.auth == "passthrough":
             auth = service.provider.auth_headers(self._exchange.credential, protocol)
-        return added((*auth, *service.headers, *self._trace_lines()))
+        return (*auth, *service.headers, *self._trace_lines())
 
     def _trace_lines(self) -> tuple[tuple[bytes, bytes], ...]:
         """Our CLIENT span as the upstream's parent, where the service is one of ours (`propagate_trace`)."""
@@ -309,8 +313,7 @@ class Attempt:
         """An error status: None where it goes to the client. `held` is filled with what was read of its body."""
         wait_s = None
         if head.status in (429, 503):
-            value = next((value for name, value in head.headers if name.lower() == b"retry-after"), None)
-            wait_s = retry_after_s(value, time.time())
+            wait_s = retry_after_s(head.first(b"retry-after"), time.time())
         judgement = self._judge(status=head.status)
         self._plan.report(judgement.blames, wait_s)
         return await self._keep(connection, head, held, judgement.verdict)

@@ -19,6 +19,7 @@ from proxy.config.values import digest_of_key
 from proxy.listener_tls import CertificateError, context_of
 from proxy.protocols import operations, protocols_of
 from proxy.providers import PROVIDERS
+from proxy.translate.models import translates_for
 
 CREDENTIAL_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key"})
 """A service may carry its key in its `headers` too (a proxy of one's own with Basic authentication)."""
@@ -148,7 +149,7 @@ def _services(parts: Parts, environ: Mapping[str, str]) -> Iterator[Complaint]:
             if first != position:
                 wrong = f"the key is that of {path}.api_keys[{first}] too"
                 yield Complaint(f"{path}.api_keys[{position}]", wrong, "give each key once")
-        if service.image_paths and (provider.name != "dashscope" or "dashscope" not in spoken_by(service)):
+        if service.image_paths and not translates_for(service.provider, spoken_by(service)):
             wrong = f"service {service.name} makes images as OpenAI does, and its requests are not translated"
             yield Complaint(f"{path}.image_paths", wrong, "leave it out")
         yield from _credentials(parts, service, path)
@@ -390,7 +391,7 @@ def own_base_url(service: ServiceConfig) -> str | None:
 
 def _speaks(service: ServiceConfig, scenario: str, protocol: str, path: str) -> Iterator[Complaint]:
     spoken = spoken_by(service)
-    translated = (scenario, protocol, service.provider) == ("image", "openai", "dashscope") and "dashscope" in spoken
+    translated = (scenario, protocol) == ("image", "openai") and translates_for(service.provider, spoken)
     if protocol not in spoken and not translated:
         wrong = f"service {service.name} ({service.provider}) does not speak the {protocol} protocol"
         right = f"use {' or '.join(spoken)}, or a service that speaks it, or say where it does in its base_urls"

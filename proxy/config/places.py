@@ -131,10 +131,11 @@ def spool_fault(folder: str) -> str | None:
 def is_loopback(listen: str) -> bool:
     """Whether only this machine can reach an address (HOST:PORT)."""
     host, _ = parse_address(listen)
-    return host == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
+    return host == "localhost" or (is_ip(host) and ip_address(host).is_loopback)
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """An IP address, IPv6 without brackets."""
     try:
         ip_address(host)
     except ValueError:
@@ -144,7 +145,7 @@ def _is_ip(host: str) -> bool:
 
 def is_host(host: str) -> bool:
     """An IP address (IPv6 without brackets), or a name that can be looked up."""
-    return _is_ip(host) if ":" in host else len(host) <= 254 and _HOST.fullmatch(host) is not None
+    return is_ip(host) if ":" in host else len(host) <= 254 and _HOST.fullmatch(host) is not None
 
 
 def _has_dots(path: str) -> bool:

@@ -142,7 +142,7 @@ class TranslatedAttempt(Attempt):
             self._reused = connection.reused
             self._peer = self._pool.peer_of(connection)
             if payload is None:
-                head = await self._send_large(connection, self._translator)
+                await self._send_large(connection, self._translator)
             else:
                 self._send_small(connection, payload)
             began_ns = now_ns()
@@ -192,7 +192,7 @@ class TranslatedAttempt(Attempt):
             b"POST",
             self._call.path + self._exchange.query,
             [line for line in self._exchange.raw_headers if line[0].lower() not in _NOT_PASSED],
-            added((*self._auth_lines(), *lines)),
+            added((*self._lines_in("dashscope"), *lines)),
             None if payload is None else len(payload),
         )
 
@@ -210,14 +210,6 @@ class TranslatedAttempt(Attempt):
             chunked=content_length is None and method == b"POST",
             pass_codings=False,
         )
-
-    def _auth_lines(self) -> tuple[tuple[bytes, bytes], ...]:
-        """As `Attempt` has them, of DashScope's own protocol."""
-        service = self._choice.target.service
-        auth = self._choice.key.auth_headers["dashscope"]
-        if self._route.model_api.auth == "passthrough":
-            auth = service.provider.auth_headers(self._exchange.credential, "dashscope")
-        return (*auth, *service.headers, *self._trace_lines())
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
@@ -240,7 +232,7 @@ class TranslatedAttempt(Attempt):
         """The task that was made. UpstreamError where there is none."""
         if made.task_id is None:
             raise _protocol_error("the upstream made no task, though it was asked for one")
-        own = added(self._auth_lines())
+        own = added(self._lines_in("dashscope"))
         spoken = [line for line in self._exchange.raw_headers if line[0].lower() == b"x-dashscope-workspace"]
         path = _TASKS + made.task_id
 
@@ -302,7 +294,7 @@ class TranslatedAttempt(Attempt):
         lines = lines_of(answer, head)
         wait_s = None
         if failure.status in (429, 503):
-            value = next((value for name, value in head.headers if name.lower() == b"retry-after"), None)
+            value = head.first(b"retry-after")
             wait_s = retry_after_s(value, time.time())
             lines += [] if value is None else [(b"Retry-After", value)]
         judgement = self._report(failure, wait_s)

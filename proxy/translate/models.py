@@ -3,7 +3,7 @@
 The table is the contract's. `image_paths` of a service stands over it, in the order of the file. Pure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -60,41 +60,28 @@ KINDS: Final[dict[str, Kind]] = {
 _SYNC: Final = "multimodal-generation/generation"
 _TASKS: Final = {"images.generations": "text2image/image-synthesis", "images.edits": "image2image/image-synthesis"}
 
-TABLE: Final[tuple[tuple[str, str], ...]] = (
-    ("wan2.[1-5]*", "async"),
-    ("wanx*", "async"),
-)
-"""Model → way; the first that fits. All others, qwen-image, z-image, wan2.6 and whatever comes next, answer at once: so
-did every family since wan2.5, and a model that does not says so itself (403, "does not support synchronous calls")."""
-
-
-def _fits(pattern: str) -> Callable[[str], object]:
-    """As `matcher`, and `[1-5]` for one of these digits."""
-    if "[1-5]" not in pattern:
-        return matcher(pattern)
-    each = [matcher(pattern.replace("[1-5]", digit)) for digit in "12345"]
-    return lambda model: any(one(model) for one in each)
-
-
-_TABLE: Final = tuple((_fits(pattern), way) for pattern, way in TABLE)
+_ASYNC: Final = tuple(map(matcher, ("wan2.1*", "wan2.2*", "wan2.3*", "wan2.4*", "wan2.5*", "wanx*")))
+"""Models that make tasks. All others, qwen-image, z-image, wan2.6 and whatever comes next, answer at once: so did every
+family since wan2.5, and a model that does not says so itself (403, "does not support synchronous calls")."""
 _ONE_IMAGE: Final = matcher("wanx*")
 
 
 def translates(operation: Operation, service: Service) -> bool:
     """Are requests of the operation translated for the service?"""
-    return (
-        operation.protocol == "openai"
-        and operation.name in (*CALLS, *REFUSED)
-        and service.provider.name == "dashscope"
-        and "dashscope" in service.spoken
-    )
+    translated = operation.protocol == "openai" and operation.name in (*CALLS, *REFUSED)
+    return translated and translates_for(service.provider.name, service.spoken)
+
+
+def translates_for(provider: str, spoken: Collection[str]) -> bool:
+    """Are OpenAI's image requests translated for a service of a provider that speaks these protocols?"""
+    return provider == "dashscope" and "dashscope" in spoken
 
 
 def call_of(operation: str, model: str, image_paths: Sequence[tuple[str, str]] = ()) -> Call:
     """The call that a request for `model` becomes; `operation` is one of CALLS."""
     way = next((way for pattern, way in image_paths if matcher(pattern)(model)), None)
     if way is None:
-        way = next((way for fits, way in _TABLE if fits(model)), "sync")
+        way = "async" if any(fits(model) for fits in _ASYNC) else "sync"
     if way == "sync":
         way = _BASE + _SYNC
     elif way == "async":

@@ -8,6 +8,8 @@ from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
+from proxy.config.places import is_ip
+
 _METADATA: Final = frozenset(("100.100.100.200", "fd00:ec2::254"))
 """Of Alibaba Cloud's and, over IPv6, of Amazon's machines; all others' are link-local, 169.254.169.254 mostly."""
 
@@ -43,13 +45,5 @@ def reach_of_host(host: str) -> Reach:
         return Reach.NETWORK
     reach = reach_of(host)
     if reach is Reach.WORLD and ":" not in host and (last.isdigit() or last.startswith("0x")):
-        return Reach.WORLD if _is_address(host) else Reach.MACHINE
+        return Reach.WORLD if is_ip(host) else Reach.MACHINE
     return reach
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -162,7 +162,7 @@ class FormTranslator(Translator):
 class JsonTranslator(Translator):
     """Of a JSON body."""
 
-    __slots__ = ("_fields", "_in_picture", "_masked")
+    __slots__ = ("_fields", "_in_picture")
 
     def __init__(self, call: Call, model: str, operation: str) -> None:
         super().__init__(call, model, operation)

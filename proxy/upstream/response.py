@@ -59,6 +59,10 @@ class ResponseHead:
     connection: bytes | None
     """All `Connection` lines, joined by commas; None where there is none."""
 
+    def first(self, name: bytes) -> bytes | None:
+        """The first line of a name (in lower case), for what is asked of few answers; None: there is none."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
 
 class ResponseReader:
     """Reads one response after the other; `reset()` comes before each. One per connection.

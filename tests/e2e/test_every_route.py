@@ -22,11 +22,6 @@ BARE_KEY = {("dashscope", "anthropic"), ("anthropic", "anthropic")}
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the module's."""
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
     async with every_route.running(tmp_path_factory.mktemp("routes")) as bed:

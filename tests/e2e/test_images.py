@@ -35,11 +35,6 @@ SYNC = "/api/v1/services/aigc/multimodal-generation/generation"
 EDIT = "/api/v1/services/aigc/image2image/image-synthesis"
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the module's."""
-
-
 @dataclass
 class Bed:
     """A gateway with one worker before two DashScopes; `held` is the client of a Model API with a fallback."""

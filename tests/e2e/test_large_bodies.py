@@ -33,11 +33,6 @@ GROWTH_BYTES = 8 * MIB
 """How much more the peak may be when bodies are eight times as large: buffers that happened to be full, not bodies."""
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the module's."""
-
-
 @dataclass(frozen=True)
 class Kind:
     """A way to transfer. `stream` is what the record says of it; `operation` too."""

@@ -3,9 +3,10 @@
 The figures of a release: `E2E_RELOADS=300 pytest tests/e2e/test_reload.py`.
 """
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -228,68 +229,64 @@ async def test_limits_and_times_change_too(tmp_path: Path) -> None:
         assert (await ask(gateway.port, "surplus")).error == "overloaded"
 
 
-async def test_a_secret_that_changed_in_its_file_is_read_on_sighup(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def with_a_secret(folder: Path) -> AsyncIterator[tuple[Gateway, Path]]:
+    """A gateway whose consumer's key, sk-first, stands in a file. Control answers: before that, it would meet SIGHUP
+    with its first look at the file, and say nothing of it."""
+    secret = folder / "secret"
+    secret.write_text("sk-first\n")
     async with Simulated.running() as upstream:
-        secret = tmp_path / "secret"
-        secret.write_text("sk-first\n")
         document = document_of(upstream.url)
         document["consumers"][0]["keys"] = [f"file:{secret}"]
-        async with Gateway.serving(document, tmp_path) as gateway:
-            assert (await ask(gateway.port, "first", key="sk-first")).status == 200
-            await gateway.readiness()  # control answers: before, it would read the file once, and say nothing of it
-            gateway.signal(signal.SIGHUP)
-            await gateway.lines.wait("configuration_unchanged", generation=1)
-            secret.write_text("sk-second\n")
-            gateway.signal(signal.SIGHUP)
-            await gateway.lines.wait("configuration_in_force", generation=2)
-            assert (await ask(gateway.port, "first", key="sk-first")).status == 401
-            assert (await ask(gateway.port, "second", key="sk-second")).status == 200
+        async with Gateway.serving(document, folder) as gateway:
+            await gateway.readiness()
+            yield gateway, secret
+
+
+async def test_a_secret_that_changed_in_its_file_is_read_on_sighup(tmp_path: Path) -> None:
+    async with with_a_secret(tmp_path) as (gateway, secret):
+        assert (await ask(gateway.port, "first", key="sk-first")).status == 200
+        gateway.signal(signal.SIGHUP)
+        await gateway.lines.wait("configuration_unchanged", generation=1)
+        secret.write_text("sk-second\n")
+        gateway.signal(signal.SIGHUP)
+        await gateway.lines.wait("configuration_in_force", generation=2)
+        assert (await ask(gateway.port, "first", key="sk-first")).status == 401
+        assert (await ask(gateway.port, "second", key="sk-second")).status == 200
 
 
 async def test_a_secret_that_changed_while_control_was_away_is_found(tmp_path: Path) -> None:
     """The kept text is the same, so that it does not tell; a worker that begins now must be no other generation 1."""
-    async with Simulated.running() as upstream:
-        secret = tmp_path / "secret"
-        secret.write_text("sk-first\n")
-        document = document_of(upstream.url)
-        document["consumers"][0]["keys"] = [f"file:{secret}"]
-        async with Gateway.serving(document, tmp_path) as gateway:
-            await gateway.lines.wait("worker_ready")  # a worker that is killed at once takes its line with it
-            await gateway.readiness()
-            gateway.signal(signal.SIGHUP)
-            await gateway.lines.wait("configuration_unchanged")  # control will not look by itself again
-            secret.write_text("sk-second\n")
-            (worker,), (control,) = gateway.pids("proxy.worker"), gateway.pids("proxy.control")
-            os.kill(worker, signal.SIGKILL)
-            await gateway.lines.wait("worker_ready", 2, generation=1)
-            while (await ask(gateway.port, "first", key="sk-first")).status != 200:
-                pass  # until control has told it what generation 1 is
-            assert (await ask(gateway.port, "second", key="sk-second")).status == 401
-            os.kill(control, signal.SIGKILL)
-            await gateway.lines.wait("configuration_in_force", generation=2)
-            assert (await ask(gateway.port, "first", key="sk-first")).status == 401
-            got = await ask(gateway.port, "second", key="sk-second")
-            assert (got.status, got.headers["x-sluiceway-generation"]) == (200, "2")
+    async with with_a_secret(tmp_path) as (gateway, secret):
+        await gateway.lines.wait("worker_ready")  # a worker that is killed at once takes its line with it
+        gateway.signal(signal.SIGHUP)
+        await gateway.lines.wait("configuration_unchanged")  # control will not look by itself again
+        secret.write_text("sk-second\n")
+        (worker,), (control,) = gateway.pids("proxy.worker"), gateway.pids("proxy.control")
+        os.kill(worker, signal.SIGKILL)
+        await gateway.lines.wait("worker_ready", 2, generation=1)
+        while (await ask(gateway.port, "first", key="sk-first")).status != 200:
+            pass  # until control has told it what generation 1 is
+        assert (await ask(gateway.port, "second", key="sk-second")).status == 401
+        os.kill(control, signal.SIGKILL)
+        await gateway.lines.wait("configuration_in_force", generation=2)
+        assert (await ask(gateway.port, "first", key="sk-first")).status == 401
+        got = await ask(gateway.port, "second", key="sk-second")
+        assert (got.status, got.headers["x-sluiceway-generation"]) == (200, "2")
 
 
 async def test_a_worker_that_cannot_read_a_secret_any_more_has_it_from_control(tmp_path: Path) -> None:
-    async with Simulated.running() as upstream:
-        secret = tmp_path / "secret"
-        secret.write_text("sk-first\n")
-        document = document_of(upstream.url)
-        document["consumers"][0]["keys"] = [f"file:{secret}"]
-        async with Gateway.serving(document, tmp_path) as gateway:
-            await gateway.lines.wait("worker_ready")
-            await gateway.readiness()
-            gateway.signal(signal.SIGHUP)
-            await gateway.lines.wait("configuration_unchanged")
-            secret.unlink()
-            (worker,) = gateway.pids("proxy.worker")
-            os.kill(worker, signal.SIGKILL)
-            (line,) = await gateway.lines.wait("configuration_handed_over")
-            assert "consumers[0].keys[0]" in line["why"]
-            assert (await ask(gateway.port, "first", key="sk-first")).status == 200
-            assert (await readyz(gateway))[0] == 200
+    async with with_a_secret(tmp_path) as (gateway, secret):
+        await gateway.lines.wait("worker_ready")
+        gateway.signal(signal.SIGHUP)
+        await gateway.lines.wait("configuration_unchanged")
+        secret.unlink()
+        (worker,) = gateway.pids("proxy.worker")
+        os.kill(worker, signal.SIGKILL)
+        (line,) = await gateway.lines.wait("configuration_handed_over")
+        assert "consumers[0].keys[0]" in line["why"]
+        assert (await ask(gateway.port, "first", key="sk-first")).status == 200
+        assert (await readyz(gateway))[0] == 200
 
 
 async def test_a_key_that_was_revoked_opens_no_draining_worker(tmp_path: Path) -> None:

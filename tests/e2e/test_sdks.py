@@ -43,11 +43,6 @@ URL_PARTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the module's."""
-
-
 @dataclass
 class Bed:
     """A gateway before a simulated upstream."""

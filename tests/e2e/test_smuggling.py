@@ -61,11 +61,6 @@ class Bed:
                 await asyncio.sleep(0.005)
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the module's."""
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
     folder: Path = tmp_path_factory.mktemp("smuggling")

@@ -34,11 +34,6 @@ def table(calls: list[Call]) -> Any:
     return pytest.mark.parametrize("call", [pytest.param(call, id=call.name) for call in calls])
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the module's."""
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
     async with every_route.running(tmp_path_factory.mktemp("usage")) as bed:

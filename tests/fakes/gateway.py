@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -20,18 +19,11 @@ from typing import Any, cast
 import aiohttp
 import orjson
 
+from benchmarks.ports import free_port
 from observability.board import Board
 
 WAIT_S = 60.0
 """Bound of every wait: a start on a machine whose cores are all busy. Nothing depends on how long one takes."""
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Lines:

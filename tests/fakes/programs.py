@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.gateway import free_port
+from benchmarks.ports import free_port
 
 WAIT_S = 30.0
 """Bound of the wait for a program that starts; nothing depends on how long it takes."""

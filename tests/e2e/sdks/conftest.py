@@ -10,11 +10,6 @@ from dashscope.api_entities.http_request import close_shared_sync_session
 from tests.e2e.sdks.bed import Bed
 
 
-@pytest.fixture(autouse=True)
-def _clients_leave() -> None:
-    """In place of the other modules': it would run in a loop of its own, which takes the signals of the folder's."""
-
-
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bed]:
     async with Bed.serving(tmp_path_factory.mktemp("sdks")) as bed:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_port
 from proxy.config.targets import Tls
 from proxy.errors import UpstreamError
 from proxy.upstream.address import Address
 from proxy.upstream.tls import TlsFilesError
 from tests.fakes.certificates import Authority
-from tests.fakes.gateway import free_port
 from tests.fakes.names import found
 from tests.fakes.scripted import ReadHead, Scripted, Send, Unaccepting
 from tests.proxy.upstream.conftest import NewPool
