@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from proxy.arrived import Arrived, message_of
 from proxy.errors import GatewayError
 from proxy.forwarded import Peer, ProxyHeader, ProxyHeaderError
 from proxy.framing import ChunkedBody, FramingError, HeadCollector, HeadTooLargeError
@@ -174,8 +175,11 @@ class Intake(RequestHandler):
                 self._head_at = time.monotonic()
             return b""
         self._head_at = 0.0
-        self._feed_head(found[0])
-        return found[1]
+        head, behind = found
+        if not self._surplus_at and (arrived := message_of(head, behind)) is not None:
+            return self._enqueue(arrived)
+        self._feed_head(head)
+        return behind
 
     def _take_introduction(self, introduction: ProxyHeader, data: bytes) -> bytes:
         """Read the PROXY header in front of the first request, if there is one. Answers what stands behind it."""
@@ -192,6 +196,17 @@ class Intake(RequestHandler):
         if introduction.peer is not None:
             self.announce(introduction.peer)
         return rest
+
+    def _enqueue(self, arrived: Arrived) -> bytes:
+        """Hand over a request that needs no parser, as aiohttp does with what its parser made. What is behind it."""
+        message, self._body, behind = arrived
+        self._busy = True
+        self._request_count += 1
+        self._messages.append((message, self._body))
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        return behind
 
     def _feed_head(self, head: bytes) -> None:
         self._busy = True

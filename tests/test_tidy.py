@@ -18,6 +18,7 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 
 AIOHTTP_ROOMS = (
+    "proxy.arrived",
     "proxy.edge",
     "proxy.intake",
     "proxy.downstream",
