@@ -13,7 +13,9 @@ from observability.scanners import media_type, response_scanner
 from proxy.errors import UpstreamError
 from proxy.exchange import Exchange
 from proxy.headers import response_head
+from proxy.passage import Passage, drain
 from proxy.rewrite import UsageChunkFilter
+from proxy.upstream.connection import Connection
 from proxy.upstream.response import ResponseHead
 
 EVENT_STREAM = "text/event-stream"
@@ -75,6 +77,7 @@ async def relay(
     withheld = UsageChunkFilter() if exchange.usage_asked and observation.stream else None
     pending = _begin(exchange, head, added, changed=withheld is not None)
     streams = observation.stream and head.status < 400
+    passage = _passage(source, response, observation, withheld)
     try:
         while True:
             scanned = bool(held)
@@ -85,7 +88,7 @@ async def relay(
                     response.send(pending, b"", last=False)
                     pending = b""
                     observation.committed(head.status)
-                data = await read(source, observation)
+                data = await _more(source, observation, passage)
             last = not data or (source.body_complete and not source.held_bytes)
             out = data if withheld is None else _filtered(withheld, data, last=last)
             # The last piece of a stream is looked at before it is sent: what breaks off must not end in good order.
@@ -99,7 +102,7 @@ async def relay(
             if last:
                 break
             if response.blocked:
-                await _drain(response, observation)
+                await drain(response, observation)
         if not whole:
             raise UpstreamError("upstream_truncated", "the stream ended before its end", response_started=True)
     except UpstreamError as error:
@@ -109,7 +112,7 @@ async def relay(
     if observation.scanner is not None:
         observation.scanner.end()
     if response.blocked:
-        await _drain(response, observation)
+        await drain(response, observation)
 
 
 def is_whole(observation: Observation, last_piece: bytes = b"") -> bool:
@@ -135,6 +138,23 @@ def _begin(exchange: Exchange, head: ResponseHead, added: bytes, *, changed: boo
     return exchange.response.begin(lines, status=head.status, framing=framing, keep_alive=keep_alive)
 
 
+def _passage(
+    source: Source, response: Downstream, observation: Observation, withheld: UsageChunkFilter | None
+) -> Passage | None:
+    """The way past this task, where the source has one."""
+    return Passage(source, response, observation, withheld) if isinstance(source, Connection) else None
+
+
+async def _more(source: Source, observation: Observation, passage: Passage | None) -> bytes:
+    """Wait for the next bytes that are this task's to send."""
+    if passage is None:
+        return await read(source, observation)
+    while True:
+        await passage.run()
+        if (data := source.read_nowait()) is not None:
+            return data
+
+
 async def read(source: Source, observation: Observation) -> bytes:
     """Wait for the next bytes of a body; the wait is the upstream's."""
     began_ns = now_ns()
@@ -147,14 +167,6 @@ async def read(source: Source, observation: Observation) -> bytes:
 def _filtered(withheld: UsageChunkFilter, data: bytes, *, last: bool) -> bytes:
     out = withheld.feed(data)
     return out + withheld.end() if last else out
-
-
-async def _drain(response: Downstream, observation: Observation) -> None:
-    began_ns = now_ns()
-    try:
-        await response.drain()
-    finally:
-        observation.client_blocked_ns += now_ns() - began_ns
 
 
 def is_stream(head: ResponseHead) -> bool:

@@ -34,8 +34,8 @@ READ_HIGH_BYTES: Final = 65536
 """Unread body above which the socket is not read; resumed at half. The same as the edge's buffer towards the client."""
 READ_HIGH_PIECES: Final = 2048
 """The same for the number of pieces: a piece costs 41 bytes beside its content, which counts where chunks are tiny."""
-JOIN_BYTES: Final = 65536
-"""`read()` joins small pieces up to this; joining more costs more than the write that it saves."""
+SINK_BYTES_MAX: Final = 16384
+"""Larger pieces wake who waits: the loop reads 32 of them before it writes one, so nobody would see a slow reader."""
 WRITE_HIGH_BYTES: Final = 65536
 """Bytes handed to the transport and not yet taken by the kernel, above which `drain()` waits."""
 
@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         "idle_since",
         "response_started",
         "reused",
+        "sink",
     )
 
     def __init__(
@@ -84,6 +85,8 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._request_complete = False
         self._failure: tuple[str, str] | None = None
+        self.sink: Callable[[], None] | None = None
+        """Told of each small piece that is not the last, in place of who waits (`proxy.passage`)."""
         self.reused = False
         """Served a request before: its death before any response byte may be nobody's fault."""
         self.closed = False
@@ -165,7 +168,7 @@ class Connection(asyncio.Protocol):
         while (head := self._response.head) is None:
             if self._failure is not None:
                 raise self._error()
-            await self._wait()
+            await self.arrival()
         return head
 
     async def read(self) -> bytes:
@@ -181,7 +184,7 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._failure is not None:
                 raise self._error()
-            await self._wait()
+            await self.arrival()
         return self._take()
 
     def read_nowait(self) -> bytes | None:
@@ -221,35 +224,13 @@ class Connection(asyncio.Protocol):
 
     def _take(self) -> bytes:
         response = self._response
-        pieces = response.pieces
-        if len(pieces) == 1:
-            data = pieces[0]
-            pieces.clear()
-            response.held_bytes = 0
-        elif response.held_bytes <= JOIN_BYTES:
-            data = b"".join(pieces)
-            pieces.clear()
-            response.held_bytes = 0
-        else:
-            data = self._take_some(pieces)
-            response.held_bytes -= len(data)
+        data = response.take()
         if (
             self._reading_paused
             and response.held_bytes <= READ_HIGH_BYTES // 2
-            and len(pieces) <= READ_HIGH_PIECES // 2
+            and len(response.pieces) <= READ_HIGH_PIECES // 2
         ):
             self._resume_reading()
-        return data
-
-    @staticmethod
-    def _take_some(pieces: list[bytes]) -> bytes:
-        """The first piece, with those behind it as long as they fit into JOIN_BYTES together."""
-        count, size = 1, len(pieces[0])
-        while count < len(pieces) and size + len(pieces[count]) <= JOIN_BYTES:
-            size += len(pieces[count])
-            count += 1
-        data = pieces[0] if count == 1 else b"".join(pieces[:count])
-        del pieces[:count]
         return data
 
     def _resume_reading(self) -> None:
@@ -259,11 +240,21 @@ class Connection(asyncio.Protocol):
             self._activity_at = self._loop.time()
             self._transport.resume_reading()
 
-    def _wait(self) -> asyncio.Future[None]:
+    @property
+    def readable(self) -> bool:
+        """`read_nowait` has bytes, the end or an error to tell."""
+        response = self._response
+        return bool(response.pieces) or response.complete or self._failure is not None
+
+    def arrival(self) -> asyncio.Future[None]:
         """Done when something came: spurious wake-ups are allowed, the callers look again."""
         assert self._waiter is None or self._waiter.done(), "one reader at a time"
         self._waiter = self._loop.create_future()
         return self._waiter
+
+    def wake(self) -> None:
+        """Whoever awaits the next `arrival` is to look now."""
+        _wake(self._waiter)
 
     def _error(self) -> UpstreamError:
         assert self._failure is not None
@@ -317,6 +308,10 @@ class Connection(asyncio.Protocol):
             response.feed(data)
         except ResponseError as error:
             self._fail("upstream_protocol" if response.head is None else "upstream_truncated", str(error))
+            return
+        sink = self.sink
+        if sink is not None and 0 < response.held_bytes < SINK_BYTES_MAX and not response.complete:
+            sink()
             return
         if (
             response.held_bytes > READ_HIGH_BYTES or len(response.pieces) > READ_HIGH_PIECES

@@ -27,6 +27,9 @@ FRAMING_BYTES_MAX: Final = 65536
 
 Framing = Literal["length", "chunked", "eof", "none"]
 
+JOIN_BYTES: Final = 65536
+"""Small pieces are taken together up to this; joining more costs more than the write that it saves."""
+
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _UNTIL_EOF: Final = 1 << 62
 
@@ -67,7 +70,7 @@ class ResponseHead:
 class ResponseReader:
     """Reads one response after the other; `reset()` comes before each. One per connection.
 
-    Callers read `head`, `pieces` and `complete` after a `feed()`; whoever takes pieces out lowers `held_bytes`.
+    Callers read `head`, `pieces` and `complete` after a `feed()`, and `take()` pieces out.
     """
 
     __slots__ = (
@@ -141,6 +144,23 @@ class ResponseReader:
         if self.head is not None and self.head.framing == "eof":
             self.complete = True
         return self.complete
+
+    def take(self) -> bytes:
+        """The pieces that came, joined as far as they fit into JOIN_BYTES; there is one at least."""
+        pieces = self.pieces
+        if len(pieces) == 1:
+            data = pieces[0]
+            pieces.clear()
+            self.held_bytes = 0
+            return data
+        count, size = 1, len(pieces[0])
+        while count < len(pieces) and size + len(pieces[count]) <= JOIN_BYTES:
+            size += len(pieces[count])
+            count += 1
+        data = b"".join(pieces[:count])
+        del pieces[:count]
+        self.held_bytes -= size
+        return data
 
     def close(self) -> None:
         """No `feed()` will follow: lets go of the parser, whose callbacks refer back to this object."""
