@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from observability import log, names
 from observability.counters import DropCounters
 from observability.emitter import socket_path
+from observability.environment import without_secrets
 from observability.exposition import METRICS_FOLDER
 from observability.observer.events import Destination, destination_of, open_events
 from observability.observer.export import SpanExport
@@ -45,11 +46,11 @@ async def observe(index: int, runtime: Path) -> None:
         try:
             export = open_export(os.environ, tracing, lines, drops.spans)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost the log and the metrics
-            logger.error("environment_not_understood", complaint=f"{error!r}; there are no spans")
+            logger.error("environment_not_understood", complaint=without_secrets(f"{error!r}; there are no spans"))
     events = _open_events(destination, drops, logger)
     latest = names.wants_latest(os.environ)
     spans = (SpanEncoder(tracing.length_max, latest=latest), export) if export is not None else None
-    metrics = RecordMetrics(known=runtime / METRICS_FOLDER / f"known-{index}", latest=latest)
+    metrics = RecordMetrics(known=runtime / METRICS_FOLDER / "known", latest=latest)
     sinks = RecordSinks(
         metrics,
         lines,
@@ -87,5 +88,5 @@ def _open_events(destination: Destination, drops: DropCounters, logger: Filterin
     try:
         return open_events(os.environ, destination, dropped)
     except Exception as error:  # noqa: BLE001 - as above
-        logger.error("environment_not_understood", complaint=f"{error!r}; there are no events")
+        logger.error("environment_not_understood", complaint=without_secrets(f"{error!r}; there are no events"))
         return None
