@@ -1,8 +1,16 @@
-"""What an observer sheds, counted in prometheus-client's files (PROMETHEUS_MULTIPROC_DIR), added up by `exposition`."""
+"""What an observer sheds, counted in prometheus-client's files (PROMETHEUS_MULTIPROC_DIR), added up by `exposition`.
+
+Each reason is there from the start with 0: an alert on a rate must see the first one that is shed.
+"""
+
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
 
 from observability import names
+
+RECORDS: Final = ("lines_blocked", "lines_failed", "behind", "malformed")
+SPANS: Final = ("queue_full", "behind", "export_failed", "rejected", "shutdown", "malformed")
 
 
 class DropCounters:
@@ -21,7 +29,6 @@ class DropCounters:
             ("reason",),
             registry=registry,
         )
-
         self._content = Counter(
             names.prometheus_name(names.SLUICEWAY_CONTENT_DROPPED),
             "Lines and spans without the content that was recorded for them, by reason",
@@ -29,12 +36,17 @@ class DropCounters:
             registry=registry,
         )
 
+        for reason in RECORDS:
+            self._records.labels(reason)
+        for reason in SPANS:
+            self._spans.labels(reason)
+
     def records(self, reason: str, count: int = 1) -> None:
-        """Lines shed: lines_blocked, lines_failed, behind or malformed."""
+        """Lines shed; one of RECORDS."""
         self._records.labels(reason).inc(count)
 
     def spans(self, reason: str, count: int = 1) -> None:
-        """Spans shed: queue_full, behind, export_failed, shutdown or malformed."""
+        """Spans shed; one of SPANS."""
         self._spans.labels(reason).inc(count)
 
     def content(self, reason: str, count: int = 1) -> None:

@@ -15,7 +15,7 @@ from observability.log import get_logger
 from observability.observer.content.attach import attach
 from observability.observer.content.stash import Contents
 from observability.observer.events import event_of, without_content
-from observability.observer.export import SpanExport
+from observability.observer.export import BATCH_BYTES_MAX, SpanExport
 from observability.observer.intake import Load
 from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
@@ -131,12 +131,16 @@ class RecordSinks:
                     self._drops.spans("behind", _span_count(record))
                     continue
                 spans = encoder.encode(record)
+                data = b"".join(spans)
+                if len(data) > BATCH_BYTES_MAX:  # a collector would refuse it whole
+                    (spare,) = self._spared([record], "spans_oversize")
+                    data = b"".join(encoder.encode(spare))
             except Exception:  # noqa: BLE001  (as above)
                 _log.exception("spans_failed")
-                self._drops.spans("malformed")
+                self._drops.spans("malformed", _span_count(record))
                 continue
             if spans:
-                export.offer(b"".join(spans), len(spans))
+                export.offer(data, len(spans))
 
     def _take_lines(self, records: list[Record], load: Load, settled: Callable[[], None]) -> None:
         if self._lines.crowded:

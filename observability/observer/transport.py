@@ -20,7 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
-from observability.observer.export import Transport, say_not_delivered
+from observability.answers import session
+from observability.observer.export import RejectedError, Transport, say_not_delivered
 from observability.observer.readable import readable_spans
 from observability.observer.tracing import Tracing
 
@@ -44,14 +45,14 @@ def open_transport(tracing: Tracing, console: IO[str]) -> Transport:
     """The transport for what `tracing` asks; call it once for each thread that sends."""
     transports: list[Transport] = []
     if "otlp" in tracing.exporters:
-        transports.append(_GrpcTransport() if tracing.protocol == "grpc" else http_transport(HttpSpanExporter()))
+        transports.append(_GrpcTransport() if tracing.protocol == "grpc" else CheckedTransport())
     if "console" in tracing.exporters:
         transports.append(_PublicTransport(ConsoleSpanExporter(out=console, formatter=_one_line)))
     return transports[0] if len(transports) == 1 else _All(transports)
 
 
 def http_transport(exporter: HttpSpanExporter) -> Transport:
-    """OTLP over HTTP, by the exporter's seam, or by its public way where the seam is not there."""
+    """By the exporter's seam, or by its public way where the seam is not there."""
     seam = http_seam(exporter)
     return _PublicTransport(exporter) if seam is None else _HttpTransport(exporter, seam)
 
@@ -77,6 +78,30 @@ class _HttpTransport:
 
     def shutdown(self) -> None:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+class CheckedTransport:
+    """OTLP over HTTP as the environment has it, with an eye on what the collector rejects."""
+
+    def __init__(self) -> None:
+        self._rejected = 0
+        self._transport = http_transport(HttpSpanExporter(session=session(self._on_rejected)))
+
+    def send(self, request: bytes, spans: int) -> bool:
+        """As `Transport` has it."""
+        self._rejected = 0
+        sent = self._transport.send(request, spans)
+        if sent and self._rejected:
+            raise RejectedError(self._rejected)
+        return sent
+
+    def shutdown(self) -> None:
+        """As `Transport` has it."""
+        self._transport.shutdown()
+
+    def _on_rejected(self, spans: int, message: str) -> None:
+        self._rejected = spans
+        say_not_delivered(f"the collector rejected {spans} spans: {message}")
 
 
 class _Encoded(Sequence[ReadableSpan]):
@@ -140,8 +165,15 @@ class _All:
         self._transports = transports
 
     def send(self, request: bytes, spans: int) -> bool:
-        sent = [transport.send(request, spans) for transport in self._transports]  # all of them, also after a failure
-        return all(sent)
+        sent, rejected = True, 0
+        for transport in self._transports:  # all of them, also after a failure
+            try:
+                sent = transport.send(request, spans) and sent
+            except RejectedError as error:
+                rejected = max(rejected, error.spans)
+        if sent and rejected:
+            raise RejectedError(rejected)
+        return sent
 
     def shutdown(self) -> None:
         for transport in self._transports:

@@ -93,12 +93,14 @@ class SpanStore:
 class OtlpSink(SpanStore):
     """`with OtlpSink() as sink:` — set OTEL_EXPORTER_OTLP_ENDPOINT to `sink.endpoint`.
 
-    `status` other than 200 refuses; clearing `answering` lets requests hang until it is set again.
+    `status` other than 200 refuses, `answer` is the body of the answer; clearing `answering` lets
+    requests hang until it is set again.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.status = 200
+        self.answer = b""
         self.headers: list[dict[str, str]] = []
         self.answering = threading.Event()
         self.answering.set()
@@ -128,8 +130,9 @@ class OtlpSink(SpanStore):
                 try:
                     self.send_response(sink.status)
                     self.send_header("content-type", "application/x-protobuf")
-                    self.send_header("content-length", "0")
+                    self.send_header("content-length", str(len(sink.answer)))
                     self.end_headers()
+                    self.wfile.write(sink.answer)
                 except OSError:
                     self.close_connection = True  # the client would not wait any longer
 

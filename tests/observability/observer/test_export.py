@@ -117,6 +117,53 @@ async def test_a_refusing_collector_costs_its_batches_and_nothing_else(monkeypat
     assert drops == {"export_failed": 2}
 
 
+@pytest.mark.parametrize("status", [301, 307])
+async def test_a_collector_that_is_somewhere_else_has_taken_nothing(monkeypatch, status):
+    with OtlpSink() as sink:
+        sink.status = status
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        await asyncio.to_thread(export.close, 10)
+    assert drops == {"export_failed": 2}
+
+
+def rejecting(spans: int) -> bytes:
+    said = trace_service_pb2.ExportTracePartialSuccess(rejected_spans=spans, error_message="too old")
+    return trace_service_pb2.ExportTraceServiceResponse(partial_success=said).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("answer", "drops_expected"),
+    [
+        (rejecting(1), {"rejected": 1}),
+        (rejecting(900), {"rejected": 2}),
+        (rejecting(0), {}),
+        (b'{"partialSuccess":{}}', {}),
+        (b"<html>", {}),
+    ],
+)
+async def test_what_a_collector_rejects_of_a_request_is_counted(monkeypatch, answer, drops_expected):
+    with OtlpSink() as sink:
+        sink.answer = answer
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await sink.at_least(2)
+        await asyncio.to_thread(export.close, 10)
+    await drops.until("rejected", drops_expected.get("rejected", 0))
+    assert +drops == drops_expected
+
+
+async def test_a_credential_provider_of_the_users_makes_the_session(monkeypatch):
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "mine")
+    with pytest.raises(RuntimeError, match="mine"):  # there is none of this name
+        transport.open_transport(HTTP, io.StringIO())
+
+
 async def test_a_collector_that_is_not_there_costs_its_batches(monkeypatch, unused_tcp_port):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_tcp_port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
@@ -181,6 +228,20 @@ async def test_the_console_has_one_span_a_line():
     lines = console.getvalue().splitlines()
     assert len(lines) == 2
     assert all(line.startswith("{") and line.endswith("}") for line in lines)
+
+
+async def test_of_several_exporters_each_is_sent_to_whatever_another_rejects(monkeypatch):
+    with OtlpSink() as sink:
+        sink.answer = rejecting(1)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        console, drops = io.StringIO(), Drops()
+        export = SpanExport(
+            lambda: transport.open_transport(Tracing(("otlp", "console")), console), envelope(), drops, senders=1
+        )
+        offer(export)
+        await asyncio.to_thread(export.close, 10)
+    assert len(console.getvalue().splitlines()) == 2
+    assert drops == {"rejected": 1}
 
 
 def test_the_seams_of_the_exporters_are_where_this_version_has_them():
