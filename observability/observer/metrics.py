@@ -5,8 +5,9 @@ to it); without it the metrics live in this process alone, as tests want them.
 
 Label values come from callers and providers, so their number is bounded: a model name beyond the first 200 becomes
 `other`, an error type beyond the first 100 `_OTHER`, and after 2,000 label sets (the SDK's own limit for an instrument)
-models are no longer told apart. The names are kept in files too: the counts of an observer outlive it, so a new set of
-200 names for each restart would be no bound.
+models are no longer told apart. The names are kept in files too, which all observers of a host share: the counts of an
+observer outlive it, so a new set of 200 names for each restart would be no bound, and a model that is `other` at one of
+them and has its name at the next would have no right sum.
 """
 
 import contextlib
@@ -48,34 +49,47 @@ _Key = tuple[str, str, str, str, str, str]
 
 
 class _Names:
-    """The first `limit` values that come; all others are `other`. With a file, the successor knows them too."""
+    """The first `limit` values that come; all others are `other`. With a file, they are the first of all observers.
+
+    Two that find the last room at once may both take it: there are at most as many too much as there are observers.
+    """
 
     def __init__(self, limit: int, other: str, path: Path | None) -> None:
         self._known: dict[str, str] = {"": ""}
         self._limit = limit
         self._other = other
         self._path = path
+        self._read_bytes = 0
         if path is not None:
             with contextlib.suppress(OSError):
-                self._learn(whole_lines.begin(path))
+                whole_lines.begin(path)
+            self._learn(path)
 
-    def _learn(self, lines: bytes) -> None:
-        for line in lines.splitlines()[: self._limit]:
+    def _learn(self, path: Path) -> None:
+        """What has been written since the last time, by whomever."""
+        lines = whole_lines.since(path, self._read_bytes)
+        self._read_bytes += len(lines)
+        for line in lines.split(b"\n"):
             with contextlib.suppress(orjson.JSONDecodeError):
                 value = orjson.loads(line)
-                if isinstance(value, str):
+                if isinstance(value, str) and not self._full:
                     self._known[value] = value
+
+    @property
+    def _full(self) -> bool:
+        return len(self._known) > self._limit
 
     def bounded(self, value: str) -> str:
         known = self._known.get(value)
-        if known is not None:
-            return known
-        if len(self._known) > self._limit:
-            return self._other
-        self._known[value] = value
-        if self._path is not None:
-            whole_lines.append(self._path, orjson.dumps(value) + b"\n")
-        return value
+        if known is None and not self._full:
+            if self._path is not None:
+                self._learn(self._path)
+            known = self._known.get(value)
+            if known is None and not self._full:
+                known = self._known[value] = value
+                if self._path is not None:
+                    whole_lines.append(self._path, orjson.dumps(value) + b"\n")
+        return self._other if known is None else known
 
 
 class _Series:
@@ -127,7 +141,7 @@ class RecordMetrics:
         *,
         latest: bool = False,
     ) -> None:
-        """`known`: beginning of the names of the files with the known names, one for each observer of a host.
+        """`known`: beginning of the names of the files with the known names, the same for all observers of a host.
 
         `latest`: by the latest conventions (`names.LATEST_OPT_IN`).
         """

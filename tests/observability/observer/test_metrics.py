@@ -107,36 +107,53 @@ def test_models_beyond_the_first_200_are_other(registry, observed):
 
 
 def test_a_successor_knows_the_models_of_its_predecessor(tmp_path):
-    name = "gen_ai_server_request_duration_seconds_count"
     for life in range(3):
         registry = CollectorRegistry()
-        observed = RecordMetrics(registry, tmp_path / "known-0")
+        observed = RecordMetrics(registry, tmp_path / "known")
         for number in range(120):
             observed.observe(record({names.GEN_AI_REQUEST_MODEL: f"{life}-{number}", names.ERROR_TYPE: f"e-{life}"}))
-        told_apart = [n for n in range(120) if _count(registry, name, f"{life}-{n}", f"e-{life}")]
+        counts = _counts(registry)
+        told_apart = [n for n in range(120) if (f"{life}-{n}", f"e-{life}") in counts]
         assert told_apart == list(range((120, 79, 0)[life]))  # the response's model is one of the 200
-        assert (_count(registry, name, "other", f"e-{life}") or 0) == 120 - len(told_apart)
-    another = RecordMetrics(registry := CollectorRegistry(), tmp_path / "known-1")
-    another.observe(record({names.GEN_AI_REQUEST_MODEL: "mine"}))
-    assert _count(registry, name, "mine", "") == 1
+        assert counts.get(("other", f"e-{life}"), 0) == 120 - len(told_apart)
+
+
+def test_the_observers_of_a_host_know_the_same_models(tmp_path):
+    registries = [CollectorRegistry() for _ in range(3)]
+    observers = [RecordMetrics(registry, tmp_path / "known") for registry in registries]
+    for number in range(300):
+        for observed in observers[number % 3 :]:
+            observed.observe(record({names.GEN_AI_REQUEST_MODEL: f"m-{number}"}))
+    observers[0].observe(record({names.GEN_AI_REQUEST_MODEL: "m-1"}))
+    known = {model for registry in registries for model, _ in _counts(registry)}
+    assert known == {"other", *(f"m-{number}" for number in range(199))}  # and the response's model
+    assert _counts(registries[1])["m-1", ""] == 1
+    assert _counts(registries[0])["m-1", ""] == 1
+    assert len((tmp_path / "known.models").read_bytes().splitlines()) == 200
 
 
 @pytest.mark.parametrize("content", [b"", b"{\n[]\n5\n\xff\n\n", b'"cut'])
 def test_known_names_that_do_not_read_are_passed_over(tmp_path, content):
-    (tmp_path / "known-0.models").write_bytes(content)
-    RecordMetrics(CollectorRegistry(), tmp_path / "known-0").observe(record())
-    lines = (tmp_path / "known-0.models").read_bytes().splitlines()
+    (tmp_path / "known.models").write_bytes(content)
+    RecordMetrics(CollectorRegistry(), tmp_path / "known").observe(record())
+    lines = (tmp_path / "known.models").read_bytes().splitlines()
     assert lines[-2:] == [b'"qwen-plus"', b'"qwen-plus-latest"']
 
 
 def test_where_names_cannot_be_kept_they_are_known_as_long_as_the_process(tmp_path):
     registry = CollectorRegistry()
-    RecordMetrics(registry, tmp_path / "no-folder" / "known-0").observe(record())
-    assert _count(registry, "gen_ai_server_request_duration_seconds_count", "qwen-plus", "") == 1
+    RecordMetrics(registry, tmp_path / "no-folder" / "known").observe(record())
+    assert _counts(registry) == {("qwen-plus", ""): 1}
 
 
-def _count(registry: CollectorRegistry, name: str, model: str, error_type: str) -> float | None:
-    return registry.get_sample_value(name, LABELS | {"gen_ai_request_model": model, "error_type": error_type})
+def _counts(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    """Requests by their model and error; at once, as a look for one sample collects them all."""
+    return {
+        (sample.labels["gen_ai_request_model"], sample.labels["error_type"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "gen_ai_server_request_duration_seconds_count"
+    }
 
 
 def test_error_types_and_label_sets_are_bounded(registry, observed):
