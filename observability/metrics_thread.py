@@ -11,18 +11,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from observability.board import Board
-from observability.environment import without_password
+from observability.environment import without_secrets
 from observability.exposition import METRICS_FOLDER, HostCollector
 from observability.lines import LineWriter
 from observability.log import get_logger
-from observability.metrics_settings import MetricsSettings, metrics_of, open_exporter, start_of
+from observability.metrics_settings import MetricsSettings, count_failure, metrics_of, open_exporter, start_of
+
+if TYPE_CHECKING:
+    from observability.host_metrics import HostMetrics
 
 Described = Iterable[Mapping[str, str]]
 
-SENT_FILE = "metrics-sent"
-"""In the runtime directory: what delta numbers have been taken."""
+SENT_FILE = "sent.json"
+"""Beside the counts: what delta numbers have been taken."""
 
 _log = get_logger(__name__)
 
@@ -32,7 +36,7 @@ class MetricsThread:
 
     def __init__(self, runtime: Path, board: Board, lines: LineWriter, described: Callable[[], Described]) -> None:
         """`described`: what `exposition.description` makes of the Model APIs in force."""
-        self._runtime = runtime
+        self._folder = runtime / METRICS_FOLDER
         self._board = board
         self._lines = lines
         self._described = described
@@ -60,23 +64,36 @@ class MetricsThread:
 
             exporters = logging.getLogger("opentelemetry.exporter")
             exporters.handlers[:], exporters.propagate = [_Reasons()], False
-            started_ns = start_of(self._runtime, time.time_ns())
-            sent = self._runtime / SENT_FILE if settings.delta else None
-            metrics = HostMetrics(open_exporter(os.environ, settings, self._lines), started_ns, sent)
+            started_ns = start_of(self._folder, time.time_ns())
+            sent = self._folder / SENT_FILE if settings.delta else None
+            metrics = HostMetrics(open_exporter(os.environ, settings, self._lines, _on_rejected), started_ns, sent)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics
-            _log.error("environment_not_understood", complaint=f"{error!r}; no metrics are sent")
+            _log.error("environment_not_understood", complaint=without_secrets(f"{error!r}; no metrics are sent"))
             return
         stopped = False
         while not stopped:
             stopped = self._stop.wait(settings.interval_s)
-            try:
-                folder, described = self._runtime / METRICS_FOLDER, self._described()
-                collector = HostCollector(folder, self._board, described, exemplars=True)
-                metrics.export(collector.collect(), time.time_ns())
-            except Exception:  # noqa: BLE001 - the next interval may do better
-                _log.exception("metrics_not_delivered")
+            if not self._send(metrics):
+                with contextlib.suppress(OSError):  # the log has the reason
+                    count_failure(self._folder)
         with contextlib.suppress(Exception):
             metrics.shutdown()
+
+    def _send(self, metrics: "HostMetrics") -> bool:
+        try:
+            collector = HostCollector(self._folder, self._board, self._described(), exemplars=True)
+            return metrics.export(collector.collect(), time.time_ns())
+        except Exception as error:  # noqa: BLE001 - the next interval may do better; it may quote what it sends
+            _say(f"{type(error).__name__}: {error}", logging.ERROR)
+            return False
+
+
+def _on_rejected(points: int, message: str) -> None:
+    _say(f"the collector rejected {points} numbers: {message}", logging.WARNING)
+
+
+def _say(reason: str, level: int) -> None:
+    _log.log(level, "metrics_not_delivered", reason=without_secrets(reason))
 
 
 class _Reasons(logging.Handler):
@@ -84,6 +101,6 @@ class _Reasons(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _log.log(record.levelno, "metrics_not_delivered", reason=without_password(record.getMessage()))
+            _say(record.getMessage(), record.levelno)
         except Exception:  # noqa: BLE001  (as in observability.log)
             self.handleError(record)

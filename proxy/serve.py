@@ -13,14 +13,16 @@ import asyncio
 import math
 import os
 import sys
+import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
 from observability.board import LANES, Board
+from observability.environment import with_instance
 from observability.log import get_logger, set_up
 from proxy.children import ChildSpec, python_module
 from proxy.config.advice import advice
@@ -38,6 +40,8 @@ BAD_CONFIGURATION = 2
 """Exit code: the file, or an option that overrides it."""
 BAD_MACHINE = 3
 """Exit code: an address, the state folder, the temporary folder."""
+
+_RESOURCE: Final = "OTEL_RESOURCE_ATTRIBUTES"
 
 
 def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: str | None = None) -> int:
@@ -82,7 +86,11 @@ def plan_of(
     listener; makes the board."""
     slots = len(listeners.fds)
     observers = _count(document.observers, math.ceil(slots / 2))
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS), SEAL_KEY: seal_key}
+    environ = {
+        "PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS),
+        SEAL_KEY: seal_key,
+        _RESOURCE: with_instance(os.environ.get(_RESOURCE, ""), str(uuid.uuid4())),
+    }
     common = ("--runtime", str(runtime))
     configured = (*common, "--config", str(adopted.path))
 
