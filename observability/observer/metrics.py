@@ -73,7 +73,7 @@ class _Names:
             with contextlib.suppress(orjson.JSONDecodeError):
                 value = orjson.loads(line)
                 if isinstance(value, str) and not self._full:
-                    self._known[value] = value
+                    self._known[value] = _printable(value)
 
     @property
     def _full(self) -> bool:
@@ -86,10 +86,19 @@ class _Names:
                 self._learn(self._path)
             known = self._known.get(value)
             if known is None and not self._full:
-                known = self._known[value] = value
+                known = self._known[value] = _printable(value)
                 if self._path is not None:
                     whole_lines.append(self._path, orjson.dumps(value) + b"\n")
         return self._other if known is None else known
+
+
+def _printable(value: str) -> str:
+    """Prometheus reads no page in which a label has a NUL, and a model's name is the caller's to choose."""
+    return (
+        value
+        if value.isprintable()
+        else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
+    )
 
 
 class _Series:

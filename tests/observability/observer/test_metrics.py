@@ -118,6 +118,13 @@ def test_a_successor_knows_the_models_of_its_predecessor(tmp_path):
         assert counts.get(("other", f"e-{life}"), 0) == 120 - len(told_apart)
 
 
+def test_a_name_cannot_spoil_the_page(tmp_path):
+    for _ in range(2):  # learnt, and read back
+        observed = RecordMetrics(registry := CollectorRegistry(), tmp_path / "known")
+        observed.observe(record({names.GEN_AI_REQUEST_MODEL: "a\0b\r\u2028", names.ERROR_TYPE: "\x1b[2J通义"}))
+        assert set(_counts(registry)) == {("a\ufffdb\ufffd\ufffd", "\ufffd[2J通义")}
+
+
 def test_the_observers_of_a_host_know_the_same_models(tmp_path):
     registries = [CollectorRegistry() for _ in range(3)]
     observers = [RecordMetrics(registry, tmp_path / "known") for registry in registries]
