@@ -24,11 +24,15 @@ EVENT_REQUEST: Final = "request"
 
 # --- HTTP (stable conventions) -----------------------------------------------------------------------------------
 HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_REQUEST_METHOD_ORIGINAL: Final = "http.request.method_original"
+"""Where the method is none that the conventions know, and so _OTHER."""
 HTTP_ROUTE: Final = "http.route"
 HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
 HTTP_REQUEST_RESEND_COUNT: Final = "http.request.resend_count"
 """Attempt spans only: 1 for the second attempt."""
 URL_PATH: Final = "url.path"
+URL_SCHEME: Final = "url.scheme"
+"""Of our own listener: what a proxy before it spoke is not known."""
 CLIENT_ADDRESS: Final = "client.address"
 USER_AGENT_ORIGINAL: Final = "user_agent.original"
 NETWORK_PROTOCOL_VERSION: Final = "network.protocol.version"
@@ -120,6 +124,9 @@ SLUICEWAY_VERDICT: Final = "sluiceway.verdict"
 """Attempt spans only."""
 SLUICEWAY_LABEL_PREFIX: Final = "sluiceway.label."
 """Before the name of a label of a Model API or consumer."""
+
+HTTP_METHODS: Final = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+"""Those of RFC 9110 and RFC 5789: a client that makes up methods makes up no names of spans."""
 
 # --- values ------------------------------------------------------------------------------------------------------
 OUTCOME_OK: Final = "ok"

@@ -26,9 +26,6 @@ from observability.record import Attempt, ClientSpan, Record
 
 _UPSTREAM_FAILED = frozenset({names.OUTCOME_UPSTREAM_ERROR, names.OUTCOME_UPSTREAM_ABORTED})
 
-_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
-"""Those of RFC 9110 and RFC 5789: a client that makes up methods makes up no names of spans."""
-
 FIELDS_KNOWN_MAX = 4096
 """Names of fields and labels remembered. The contract has about 60, labels come from the configuration."""
 
@@ -222,7 +219,7 @@ class SpanEncoder:
 def _method(fields: dict[str, Any]) -> str:
     """As spans are named: the conventions want HTTP for a method that they do not know, or where there was none."""
     method: str = fields.get(names.HTTP_REQUEST_METHOD, "")
-    return method if method in _METHODS else "HTTP"
+    return method if method in names.HTTP_METHODS else "HTTP"
 
 
 def _server_name(fields: dict[str, Any]) -> str:
