@@ -7,7 +7,7 @@ used.
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
@@ -113,6 +113,16 @@ class Variables:
             if protocol == HTTP and (endpoint := self.get(f"{prefix}ENDPOINT")) and not _is_url(endpoint):
                 right = f"one like http://{_host_of(endpoint) or 'collector:4318'} would be right"
                 self.complaints.append(f"{prefix}ENDPOINT: not an HTTP URL; {right}")
+
+
+def prepare(environ: MutableMapping[str, str], unusable: Iterable[str]) -> None:
+    """Leave to the exporters what `Variables` has read: without blanks around it (a line end behind an endpoint makes
+    it a host that cannot be), and without what they would stumble over."""
+    for name, value in list(environ.items()):
+        if name.startswith("OTEL_") and value != value.strip():
+            environ[name] = value.strip()
+    for name in unusable:
+        environ.pop(name, None)
 
 
 def resource() -> "Resource":

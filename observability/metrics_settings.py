@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
-from observability.environment import HTTP, Variables
+from observability.environment import HTTP, Variables, prepare
 from observability.lines import LineFile, LineWriter
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def open_exporter(
 
     `rejected`: told how many numbers a collector did not want, and why.
     """
-    for name in settings.unusable:
-        environ.pop(name, None)
+    prepare(environ, settings.unusable)
     logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it quotes headers, and so tokens
     if "otlp" not in settings.exporters:
         from opentelemetry.sdk.metrics.export import ConsoleMetricExporter  # noqa: PLC0415  (25 MB)

@@ -60,11 +60,11 @@ class MetricsThread:
 
     def _run(self, settings: MetricsSettings) -> None:
         try:
+            started_ns = start_of(self._folder, time.time_ns())  # first: the rest takes half a second
             from observability.host_metrics import HostMetrics  # noqa: PLC0415  (25 MB, only where wanted)
 
             exporters = logging.getLogger("opentelemetry.exporter")
             exporters.handlers[:], exporters.propagate = [_Reasons()], False
-            started_ns = start_of(self._folder, time.time_ns())
             sent = self._folder / SENT_FILE if settings.delta else None
             metrics = HostMetrics(open_exporter(os.environ, settings, self._lines, _on_rejected), started_ns, sent)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics

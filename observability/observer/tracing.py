@@ -11,7 +11,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import IO, Final, cast
 
-from observability.environment import HTTP, SCOPE, Variables, resource, scope_version
+from observability.environment import HTTP, SCOPE, Variables, prepare, resource, scope_version
 from observability.lines import LineFile, LineWriter
 from observability.observer.export import BATCH_SPANS_MAX, DELAY_MS, Dropped, SpanExport
 from observability.observer.otlp import Envelope
@@ -86,8 +86,7 @@ def open_export(environ: MutableMapping[str, str], tracing: Tracing, lines: Line
     """
     from observability.observer.transport import log_what_exporters_say, open_transport  # noqa: PLC0415  (see the top)
 
-    for name in tracing.unusable:
-        environ.pop(name, None)
+    prepare(environ, tracing.unusable)
     logging.getLogger(_LIBRARYS_HEADERS_LOGGER).setLevel(logging.CRITICAL)
     log_what_exporters_say()
     console = cast(IO[str], LineFile(lines))

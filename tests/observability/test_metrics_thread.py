@@ -62,6 +62,13 @@ def test_what_was_not_taken_is_counted_also_over_a_restart(tmp_path, sink, statu
     assert FAILURES + b" 2.0" in exposition(tmp_path, Board.open(tmp_path / "board"))
 
 
+def test_a_line_end_behind_an_endpoint_is_none(tmp_path, monkeypatch, sink):
+    """As it comes from a file that an editor has written."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f" {sink.endpoint}\n")
+    assert sent_once(tmp_path) == []
+    assert len(sink.metrics) == 1
+
+
 def test_no_header_is_told(tmp_path, monkeypatch, sink):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sk-a-secret%0Athing")
     said = sent_once(tmp_path)
