@@ -6,6 +6,7 @@ rejected (`partial_success`), which OTLP forbids to send again.
 Imports OpenTelemetry's protobuf classes: only where there is an exporter.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,16 +15,18 @@ import requests
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-Rejected = Callable[[int, str], None]
-"""(how many, the collector's words). Called in the thread that sends."""
+_log = logging.getLogger("opentelemetry.exporter.answers")
+"""Below the exporters' own: whoever makes lines of what they say makes some of this."""
 
 
 class RedirectedError(requests.RequestException):
     """The collector is somewhere else."""
 
 
-def session(rejected: Rejected, environ: Mapping[str, str] = os.environ) -> requests.Session | None:
-    """A session for an exporter, which looks at every answer.
+def session(
+    rejected: Callable[[int], None] | None = None, environ: Mapping[str, str] = os.environ
+) -> requests.Session | None:
+    """A session for an exporter, which looks at every answer. `rejected` is told how many, in the thread that sends.
 
     None where the user's own credential provider is to make one (OTEL_PYTHON_EXPORTER_OTLP_HTTP_*).
     """
@@ -38,7 +41,10 @@ def session(rejected: Rejected, environ: Mapping[str, str] = os.environ) -> requ
         if response.ok and response.content:
             found = _rejected(response.content)
             if found is not None:
-                rejected(*found)
+                count, why = found
+                _log.warning("The collector rejected %d of them: %s", count, why)
+                if rejected is not None:
+                    rejected(count)
 
     made = requests.Session()
     made.hooks["response"].append(look)
@@ -46,7 +52,10 @@ def session(rejected: Rejected, environ: Mapping[str, str] = os.environ) -> requ
 
 
 def _rejected(body: bytes) -> tuple[int, str] | None:
-    """Also of metrics and log records, whose answers have the same fields under the same numbers."""
+    """How many and why; None where all were taken.
+
+    Also of metrics and log records, whose answers have the same fields under the same numbers.
+    """
     try:
         said = ExportTraceServiceResponse.FromString(body).partial_success
     except DecodeError:  # JSON, or a page of a proxy

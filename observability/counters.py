@@ -3,6 +3,7 @@
 Each reason is there from the start with 0: an alert on a rate must see the first one that is shed.
 """
 
+import threading
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
@@ -35,6 +36,9 @@ class DropCounters:
             ("reason",),
             registry=registry,
         )
+        self._lock = threading.Lock()
+        self.spans_dropped = 0
+        """In all, for the last line of a process, whose metrics end with the gateway."""
 
         for reason in RECORDS:
             self._records.labels(reason)
@@ -48,6 +52,8 @@ class DropCounters:
     def spans(self, reason: str, count: int = 1) -> None:
         """Spans shed; one of SPANS."""
         self._spans.labels(reason).inc(count)
+        with self._lock:
+            self.spans_dropped += count
 
     def content(self, reason: str, count: int = 1) -> None:
         """One record's content left out: overload, shed, behind, redaction or failed (in line and spans), or

@@ -16,8 +16,6 @@ from observability.lines import LineFile, LineWriter
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
 
-    from observability.answers import Rejected
-
 INTERVAL_MS: Final = 60_000
 """OTEL_METRIC_EXPORT_INTERVAL's default."""
 _FAILURES: Final = "failures"
@@ -69,13 +67,8 @@ def metrics_of(environ: Mapping[str, str]) -> MetricsSettings:
     )
 
 
-def open_exporter(
-    environ: MutableMapping[str, str], settings: MetricsSettings, lines: LineWriter, rejected: "Rejected"
-) -> "MetricExporter":
-    """The exporter, which reads the rest of the environment itself; what it cannot read is taken out of it before.
-
-    `rejected`: told how many numbers a collector did not want, and why.
-    """
+def open_exporter(environ: MutableMapping[str, str], settings: MetricsSettings, lines: LineWriter) -> "MetricExporter":
+    """The exporter, which reads the rest of the environment itself; what it cannot read is taken out of it before."""
     prepare(environ, settings.unusable)
     logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it quotes headers, and so tokens
     if "otlp" not in settings.exporters:
@@ -95,7 +88,7 @@ def open_exporter(
 
     from observability.answers import session  # noqa: PLC0415
 
-    return HttpExporter(session=session(rejected))
+    return HttpExporter(session=session())
 
 
 def start_of(folder: Path, now_ns: int) -> int:

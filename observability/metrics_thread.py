@@ -66,7 +66,7 @@ class MetricsThread:
             exporters = logging.getLogger("opentelemetry.exporter")
             exporters.handlers[:], exporters.propagate = [_Reasons()], False
             sent = self._folder / SENT_FILE if settings.delta else None
-            metrics = HostMetrics(open_exporter(os.environ, settings, self._lines, _on_rejected), started_ns, sent)
+            metrics = HostMetrics(open_exporter(os.environ, settings, self._lines), started_ns, sent)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics
             _log.error("environment_not_understood", complaint=without_secrets(f"{error!r}; no metrics are sent"))
             return
@@ -86,10 +86,6 @@ class MetricsThread:
         except Exception as error:  # noqa: BLE001 - the next interval may do better; it may quote what it sends
             _say(f"{type(error).__name__}: {error}", logging.ERROR)
             return False
-
-
-def _on_rejected(points: int, message: str) -> None:
-    _say(f"the collector rejected {points} numbers: {message}", logging.WARNING)
 
 
 def _say(reason: str, level: int) -> None:

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
 from observability.answers import session
-from observability.observer.export import RejectedError, Transport, say_not_delivered
+from observability.observer.export import NotDelivered, RejectedError, Transport
 from observability.observer.readable import readable_spans
 from observability.observer.tracing import Tracing
 
@@ -34,9 +34,13 @@ def log_what_exporters_say() -> None:
 
 
 class _Reasons(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self._complaints = NotDelivered()
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say_not_delivered(record.getMessage(), record.levelno)
+            self._complaints.say(record.getMessage(), record.levelno)
         except Exception:  # noqa: BLE001  (as in observability.log)
             self.handleError(record)
 
@@ -99,9 +103,8 @@ class CheckedTransport:
         """As `Transport` has it."""
         self._transport.shutdown()
 
-    def _on_rejected(self, spans: int, message: str) -> None:
+    def _on_rejected(self, spans: int) -> None:
         self._rejected = spans
-        say_not_delivered(f"the collector rejected {spans} spans: {message}")
 
 
 class _Encoded(Sequence[ReadableSpan]):

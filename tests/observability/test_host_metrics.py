@@ -262,7 +262,7 @@ def opened(environ: dict[str, str]) -> tuple[MetricExporter, int, LineWriter]:
     """The exporter that an environment asks for, and what it would write on stdout."""
     reader, writer = os.pipe()
     lines = LineWriter(writer)
-    return open_exporter(environ, metrics_of(environ), lines, lambda *_: None), reader, lines
+    return open_exporter(environ, metrics_of(environ), lines), reader, lines
 
 
 def test_over_grpc(host, monkeypatch):

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
 
 from observability import metrics_thread
 from observability.board import Board
@@ -60,6 +64,12 @@ def test_what_was_not_taken_is_counted_also_over_a_restart(tmp_path, sink, statu
         assert sent_once(tmp_path) != []
         assert failures_of(tmp_path / "metrics") == count
     assert FAILURES + b" 2.0" in exposition(tmp_path, Board.open(tmp_path / "board"))
+
+
+def test_numbers_that_a_collector_rejects_are_said(tmp_path, sink):
+    said = ExportMetricsPartialSuccess(rejected_data_points=3, error_message="too old")
+    sink.answer = ExportMetricsServiceResponse(partial_success=said).SerializeToString()
+    assert sent_once(tmp_path) == ["The collector rejected 3 of them: too old"]
 
 
 def test_a_line_end_behind_an_endpoint_is_none(tmp_path, monkeypatch, sink):
