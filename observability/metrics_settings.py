@@ -86,9 +86,9 @@ def open_exporter(environ: MutableMapping[str, str], settings: MetricsSettings, 
         OTLPMetricExporter as HttpExporter,
     )
 
-    from observability.answers import session  # noqa: PLC0415
+    from observability.answers import Answers  # noqa: PLC0415
 
-    return HttpExporter(session=session())
+    return HttpExporter(session=Answers().session)
 
 
 def start_of(folder: Path, now_ns: int) -> int:

@@ -11,6 +11,7 @@ public way, decoded and encoded again: slow, but they arrive. A test fails in th
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, cast, overload
 
@@ -20,10 +21,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
-from observability.answers import session
+from observability.answers import Answers
 from observability.observer.export import NotDelivered, RejectedError, Transport
 from observability.observer.readable import readable_spans
 from observability.observer.tracing import Tracing
+
+REST_S_MAX = 60.0
+"""How long a sender stays away where a collector asks for it (`retry-after`): what comes meanwhile waits in the queue,
+and that is full in a minute of an ordinary load with content."""
 
 
 def log_what_exporters_say() -> None:
@@ -85,26 +90,27 @@ class _HttpTransport:
 
 
 class CheckedTransport:
-    """OTLP over HTTP as the environment has it, with an eye on what the collector rejects."""
+    """OTLP over HTTP as the environment has it, with an eye on what the collector rejects and when it wants to rest."""
 
     def __init__(self) -> None:
-        self._rejected = 0
-        self._transport = http_transport(HttpSpanExporter(session=session(self._on_rejected)))
+        self._answers = Answers()
+        self._transport = http_transport(HttpSpanExporter(session=self._answers.session))
+        self._ending = threading.Event()
 
     def send(self, request: bytes, spans: int) -> bool:
         """As `Transport` has it."""
-        self._rejected = 0
+        if self._ending.wait(min(self._answers.retry_after_s, REST_S_MAX)):
+            return False
+        self._answers.forget()
         sent = self._transport.send(request, spans)
-        if sent and self._rejected:
-            raise RejectedError(self._rejected)
+        if sent and self._answers.rejected:
+            raise RejectedError(self._answers.rejected)
         return sent
 
     def shutdown(self) -> None:
         """As `Transport` has it."""
+        self._ending.set()
         self._transport.shutdown()
-
-    def _on_rejected(self, spans: int) -> None:
-        self._rejected = spans
 
 
 class _Encoded(Sequence[ReadableSpan]):

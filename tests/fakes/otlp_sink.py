@@ -101,6 +101,7 @@ class OtlpSink(SpanStore):
         super().__init__()
         self.status = 200
         self.answer = b""
+        self.retry_after: int | None = None
         self.headers: list[dict[str, str]] = []
         self.answering = threading.Event()
         self.answering.set()
@@ -131,6 +132,8 @@ class OtlpSink(SpanStore):
                     self.send_response(sink.status)
                     self.send_header("content-type", "application/x-protobuf")
                     self.send_header("content-length", str(len(sink.answer)))
+                    if sink.retry_after is not None:
+                        self.send_header("retry-after", str(sink.retry_after))
                     self.end_headers()
                     self.wfile.write(sink.answer)
                 except OSError:

@@ -130,6 +130,38 @@ async def test_a_collector_that_is_somewhere_else_has_taken_nothing(monkeypatch,
     assert drops == {"export_failed": 2}
 
 
+async def test_a_collector_that_wants_to_rest_is_left_alone(monkeypatch):
+    with OtlpSink() as sink:
+        sink.status, sink.retry_after = 503, 3600
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        sink.status = 200
+        offer(export)  # and what comes now waits, where it went out and was lost with the next refusal
+        await asyncio.to_thread(export.close, 0.2)
+        assert sink.spans == []
+    assert drops == {"export_failed": 2, "shutdown": 2}
+
+
+async def test_a_short_rest_ends(monkeypatch):
+    monkeypatch.setattr(transport, "REST_S_MAX", 0.01)
+    with OtlpSink() as sink:
+        sink.status, sink.retry_after = 429, 3600
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        sink.status = 200
+        for _ in range(2):
+            offer(export)
+        assert len(await sink.at_least(4)) == 4
+        await asyncio.to_thread(export.close, 10)
+    assert drops == {"export_failed": 2}
+
+
 def rejecting(spans: int) -> bytes:
     said = trace_service_pb2.ExportTracePartialSuccess(rejected_spans=spans, error_message="too old")
     return trace_service_pb2.ExportTraceServiceResponse(partial_success=said).SerializeToString()
