@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from observability.observer import transport
 from observability.observer.export import NotDelivered, SpanExport
+from observability.observer.log_transport import open_log_transport
 from observability.observer.spans import SpanEncoder
 from observability.observer.tracing import Tracing, envelope, tracing_of
 from tests.fakes.otlp_sink import OtlpSink, SpanStore
@@ -128,6 +129,15 @@ async def test_a_collector_that_is_somewhere_else_has_taken_nothing(monkeypatch,
         await drops.until("export_failed", 2)
         await asyncio.to_thread(export.close, 10)
     assert drops == {"export_failed": 2}
+
+
+def test_log_records_have_not_arrived_either(monkeypatch):
+    with OtlpSink() as sink:
+        sink.status = 302
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        sender = open_log_transport("http/protobuf")
+        assert not sender.send(b"", 1)
+        sender.shutdown()
 
 
 async def test_a_collector_that_wants_to_rest_is_left_alone(monkeypatch):
