@@ -58,6 +58,11 @@ def tracing_of(environ: Mapping[str, str]) -> Tracing:
         variables.check_exporter(protocol)
     length_max = _length_max(variables)
     batch_spans = variables.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS_MAX, 1)
+    if batch_spans > BATCH_SPANS_MAX:
+        variables.complaints.append(
+            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: {batch_spans} is too many, {BATCH_SPANS_MAX} is used"
+        )
+        batch_spans = BATCH_SPANS_MAX
     delay_ms = variables.number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS, 1)
     variables.ignored(_IGNORED)
     propagators = variables.get("OTEL_PROPAGATORS").lower().split(",")

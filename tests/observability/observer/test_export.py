@@ -361,6 +361,7 @@ def test_values_that_are_not_understood_are_named():
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0",
         "OTEL_BSP_SCHEDULE_DELAY": "1s",
         "OTEL_TRACES_SAMPLER": "jaeger_remote",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "9",
     }
     tracing = tracing_of(environ)
     assert tracing.exporters == ()
@@ -368,6 +369,13 @@ def test_values_that_are_not_understood_are_named():
     assert {complaint.split(":")[0] for complaint in tracing.complaints} == set(environ) - {
         "OTEL_EXPORTER_OTLP_ENDPOINT"
     }
+
+
+def test_larger_batches_than_there_are_are_said():
+    assert tracing_of({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512"}).complaints == ()
+    tracing = tracing_of({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "513"})
+    assert tracing.batch_spans == 512
+    assert len(tracing.complaints) == 1
 
 
 @pytest.mark.parametrize(
@@ -403,7 +411,7 @@ def test_an_endpoint_that_is_no_url(endpoint, right):
 
 async def test_what_an_exporter_says_is_the_reason_in_a_line_of_ours(monkeypatch, tmp_path, unused_tcp_port):
     """Here the line is structlog's own, printed; in a process it is JSON (`observability.log`)."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:secret@127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:secret@127.0.0.1:{unused_tcp_port}/a-secret/otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     logger = logging.getLogger("opentelemetry.exporter")
     monkeypatch.setattr(logger, "handlers", [])
