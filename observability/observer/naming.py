@@ -145,7 +145,9 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
             fields[name] = value  # noqa: PERF403 - adds to what is there
     request_model = facts.request_model
     if request_model is not None:
-        request_model = fields[names.GEN_AI_REQUEST_MODEL] = request_model[:MODEL_CHARACTERS_MAX]
+        # Postgres, which is behind some collectors, takes no text with a NUL, nor the other spans that come with it
+        request_model = request_model[:MODEL_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        fields[names.GEN_AI_REQUEST_MODEL] = request_model
     upstream_model = facts.upstream_model or request_model
     if upstream_model is not None:
         fields[names.SLUICEWAY_UPSTREAM_MODEL] = upstream_model
