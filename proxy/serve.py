@@ -30,7 +30,7 @@ from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import read
 from proxy.config.model import Document
 from proxy.config.seal import VARIABLE as SEAL_KEY
-from proxy.config.seal import fresh_key, seal_of
+from proxy.config.seal import fresh_key, plain_of, seal_of
 from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, remove_abandoned, runtime_directory
 from proxy.sockets import AddressError, Listeners, listen_alone
 from proxy.state import Adopted, StateError, StateFolder
@@ -59,6 +59,8 @@ def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: s
             state = stack.enter_context(StateFolder(Path(document.state.removeprefix("sqlite:")).parent))
             seal_key = fresh_key()
             adopted = state.adopt(text, seal_of(document, seal_key))
+            if document.prices is not None:
+                state.keep_prices(plain_of(document)["prices"])
             runtime = stack.enter_context(runtime_directory())
         except (AddressError, StateError, RuntimeDirectoryError) as error:
             return _refuse(BAD_MACHINE, str(error))
