@@ -211,10 +211,6 @@ TOKEN_BUCKETS: Final = (
     *(4194304.0, 16777216.0, 67108864.0),
 )
 
-CONTENT: Final = frozenset(
-    {GEN_AI_INPUT_MESSAGES, GEN_AI_OUTPUT_MESSAGES, GEN_AI_SYSTEM_INSTRUCTIONS, SLUICEWAY_ERROR_BODY}
-)
-"""The fields that are shed first: what was said, not what happened."""
 
 CONTENT_REFS: Final = {
     GEN_AI_INPUT_MESSAGES: GEN_AI_INPUT_MESSAGES_REF,
@@ -222,7 +218,9 @@ CONTENT_REFS: Final = {
     GEN_AI_OUTPUT_MESSAGES: GEN_AI_OUTPUT_MESSAGES_REF,
     SLUICEWAY_ERROR_BODY: SLUICEWAY_ERROR_BODY_REF,
 }
-"""Of each the field that says where it is stored, where content is uploaded (`observer.uploads`)."""
+"""Of each field with content the one that says where it is stored, for who asks for that (`observer.uploads`)."""
+CONTENT: Final = frozenset(CONTENT_REFS)
+"""The fields that are shed first: what was said, not what happened."""
 
 # --- the latest conventions --------------------------------------------------------------------------------------
 LATEST_OPT_IN: Final = "gen_ai_latest_experimental"

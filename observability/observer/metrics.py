@@ -124,6 +124,16 @@ def _histogram(
     return QuickHistogram(names.prometheus_name(name, "seconds"), text, labels, buckets=buckets, registry=registry)
 
 
+def _pair(
+    name: str, of_inference: str | None, text: str, registry: CollectorRegistry | None
+) -> tuple[QuickHistogram, QuickHistogram]:
+    """Of what the upstream took: of all operations, or beside it one of inference."""
+    general = _histogram(name, text, names.DURATION_BUCKETS, registry)
+    if of_inference is None:
+        return general, general
+    return general, _histogram(of_inference, text, names.DURATION_BUCKETS, registry)
+
+
 class RecordMetrics:
     """All metrics that come from records; one instance in a process."""
 
@@ -139,21 +149,14 @@ class RecordMetrics:
         `latest`: by the latest conventions (`names.LATEST_OPT_IN`).
         """
         text = "The upstream's time: first attempt until the response was whole"
-        self.operation_duration = self.inference_duration = _histogram(
-            names.GEN_AI_CLIENT_OPERATION_DURATION, text, names.DURATION_BUCKETS, registry
+        name, newer = names.GEN_AI_CLIENT_OPERATION_DURATION, names.GEN_AI_CLIENT_INFERENCE_DURATION
+        self.operation_duration, self.inference_duration = _pair(name, newer if latest else None, text, registry)
+        text = "Streams: from the start of the last attempt until its first event"
+        name, newer = (
+            names.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
+            names.GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK,
         )
-        if latest:
-            self.inference_duration = _histogram(
-                names.GEN_AI_CLIENT_INFERENCE_DURATION, text, names.DURATION_BUCKETS, registry
-            )
-        text = "Streams: an attempt's start until its first event"
-        self.operation_first_chunk = self.inference_first_chunk = _histogram(
-            names.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK, text, names.DURATION_BUCKETS, registry
-        )
-        if latest:
-            self.inference_first_chunk = _histogram(
-                names.GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK, text, names.DURATION_BUCKETS, registry
-            )
+        self.operation_first_chunk, self.inference_first_chunk = _pair(name, newer if latest else None, text, registry)
         self._tokens: TokenMetrics = (InferenceUsage if latest else TokenUsage)(_LABELS, registry)
         text = "Accept until the answer was out"
         self.request_duration = _histogram(names.GEN_AI_SERVER_REQUEST_DURATION, text, names.DURATION_BUCKETS, registry)

@@ -58,6 +58,11 @@ class Hindered(MemoryFileSystem):
     failing = False
     going_on = threading.Event()
     asked = threading.Semaphore(0)
+    opened = 0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        type(self).opened += 1
 
     def pipe_file(self, path, value, mode="overwrite", **kwargs):
         if "/.sluiceway-" in path:
@@ -69,8 +74,21 @@ class Hindered(MemoryFileSystem):
         super().pipe_file(path, value, mode, **kwargs)
 
 
+class WithFolders(MemoryFileSystem):
+    """A store in which a folder has to be made first."""
+
+    protocol = "with-folders"
+    store: ClassVar[dict[str, Any]] = {}
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        if not self.isdir(path.rpartition("/")[0]):
+            raise FileNotFoundError(path)
+        super().pipe_file(path, value, mode, **kwargs)
+
+
 @pytest.fixture(autouse=True)
 def hindered():
+    fsspec.register_implementation("with-folders", WithFolders, clobber=True)
     fsspec.register_implementation("hindered", Hindered, clobber=True)
     Hindered.failing = False
     Hindered.store.clear()
@@ -161,14 +179,24 @@ def test_any_file_system_and_both_forms(dropped, lines, ending, expected):
     assert len(MemoryFileSystem.store) == 1, "the probe is gone"
 
 
+def test_folders_are_made_where_there_are_any(dropped):
+    uploads = Uploads(Place("with-folders://prompts"), dropped)
+    uploads.take([asked()])
+    uploads.close(WAIT_S)
+    assert [path for path in WithFolders.store if "a" * 32 in path]
+    assert dropped.counts == {}
+
+
 def test_a_store_that_fails_is_counted_and_may_come_back(dropped, capsys):
     Hindered.failing = True
-    uploads = Uploads(Place("hindered://x"), dropped)
+    uploads = Uploads(Place("hindered://x"), dropped, writers=1)
     uploads.take([asked(f"{number:032x}") for number in range(3)])
     dropped.wait(module.FAILED, 3)
     Hindered.failing = False
+    opened = Hindered.opened
     uploads.take([asked()])
     uploads.close(WAIT_S)
+    assert Hindered.opened == opened + 1, "no connection is used again after it failed"
     assert [path for path in Hindered.store if "a" * 32 in path]
     assert dropped.counts == {module.FAILED: 3}
     assert capsys.readouterr().out.count("content_not_stored") == 1  # not a line for each
