@@ -23,7 +23,7 @@ async def test_lines_say_where_it_is_and_spans_have_what_the_mode_says(
     with OtlpSink() as sink:
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
-            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "200",  # of spans, not of files where spans have none
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "350",  # of spans, not of files where spans have none
             "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": mode,
             "OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK": "upload",
             "OTEL_INSTRUMENTATION_GENAI_UPLOAD_BASE_PATH": f"file://{prompts}",
