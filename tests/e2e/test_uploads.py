@@ -23,7 +23,7 @@ async def test_lines_say_where_it_is_and_spans_have_what_the_mode_says(
     with OtlpSink() as sink:
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint,
-            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "350",  # of spans, not of files where spans have none
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "1000",  # of spans, not of files where spans have none
             "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": mode,
             "OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK": "upload",
             "OTEL_INSTRUMENTATION_GENAI_UPLOAD_BASE_PATH": f"file://{prompts}",
@@ -34,7 +34,9 @@ async def test_lines_say_where_it_is_and_spans_have_what_the_mode_says(
                 recording(document_of(upstream.url, redact=["CUST-[0-9]{6}"])), tmp_path, environ=environ
             ) as gateway,
         ):
-            assert (await ask(gateway.port, "one", question())).status == 200
+            body = json.loads(question())
+            body["messages"].append({"role": "user", "content": "word " * 400})
+            assert (await ask(gateway.port, "one", json.dumps(body).encode())).status == 200
             (line,) = await gateway.records(1)
         assert gateway.complaints() == []
         client = next(found for span in sink.spans if REF in (found := attributes_of(span)))

@@ -87,16 +87,21 @@ def test_errors_by_whose_fault_they_were(registry, observed):
     )
 
 
-def test_shares_are_bounded_and_their_sums_stay_exact(registry, observed, monkeypatch):
+def test_shares_are_bounded_and_their_sums_stay_exact(monkeypatch):
     monkeypatch.setattr(shares, "SERIES_MAX", 4)
+    monkeypatch.setattr(metrics, "ERROR_TYPES_MAX", 1)
+    registry = CollectorRegistry()
+    observed = RecordMetrics(registry)
     for number in range(6):
         name = {names.SLUICEWAY_CONSUMER: f"team-{number}", names.SLUICEWAY_SERVICE: f"service-{number}"}
-        observed.observe(record({**name, names.ERROR_TYPE: "x", names.SLUICEWAY_ERROR_ORIGIN: "upstream"}))
+        observed.observe(record({**name, names.ERROR_TYPE: f"x-{number}", names.SLUICEWAY_ERROR_ORIGIN: "upstream"}))
     value = registry.get_sample_value
     other = {"model_api": "chat", "consumer": "other", "service": "other"}
     assert value("sluiceway_tokens_total", {**other, "type": "input"}) == 4 * 1000
     where = {"model_api": "chat", "service": "other", "origin": "upstream", "error_type": "other"}
     assert value("sluiceway_errors_total", where) == 2
+    where = {"model_api": "chat", "service": "service-3", "origin": "upstream", "error_type": "_OTHER"}
+    assert value("sluiceway_errors_total", where) == 1
 
 
 @pytest.mark.parametrize(
