@@ -5,14 +5,19 @@ flushed to the disk. An object of an object store appears whole by nature. On ot
 see the beginning of a file.
 """
 
+import math
 import os
 import re
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
+REOPEN_AFTER_S: Final = 10.0
+"""A client of an object store takes some 0.3 s of CPU to make, which its observer needs for other things."""
 _PASSWORD: Final = re.compile(r"//([^/@:\s]*):[^/@\s]*@")
 _LOCAL: Final = ("file", "local")
 
@@ -60,7 +65,10 @@ class Store:
         self._is_local = is_local
 
     def write(self, name: str, data: bytes) -> None:
-        """Store a file; `name` is relative, its folders are made. Blocks; raises what the file system raises."""
+        """Store a file; `name` is relative, its folders are made, and of local ones the place itself.
+
+        Blocks; raises what the file system raises.
+        """
         path = f"{self._root}/{name}"
         if self._is_local:
             _write_file(Path(path), data)
@@ -68,6 +76,8 @@ class Store:
         try:
             self._system.pipe_file(path, data)
         except FileNotFoundError:  # one that has folders
+            if not self._system.isdir(self._root):  # s3fs would make a bucket that is missing
+                raise
             self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._system.pipe_file(path, data)
 
@@ -79,6 +89,37 @@ class Store:
             self._system.rm_file(f"{self._root}/{name}")
         except Exception:  # noqa: BLE001 - who may write need not be allowed to delete
             return
+
+
+class Stores:
+    """A place's store, opened when it is first needed, and anew some time after it has failed. For one thread."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._store: Store | None = None
+        self._opened_at = -math.inf
+
+    def write(self, name: str, data: bytes) -> None:
+        """As of a store."""
+        self._try(lambda store: store.write(name, data))
+
+    def probe(self) -> None:
+        """As of a store."""
+        self._try(Store.probe)
+
+    def _try(self, act: Callable[[Store], None]) -> None:
+        now = time.monotonic()
+        if self._store is None:
+            if now - self._opened_at < REOPEN_AFTER_S:
+                raise StoreError("it could not be opened a moment ago")
+            self._opened_at = now
+            self._store = self._place.open()
+        try:
+            act(self._store)
+        except Exception:
+            if now - self._opened_at >= REOPEN_AFTER_S:  # its connection broke, and it makes no other
+                self._store = None
+            raise
 
 
 def _write_file(path: Path, data: bytes) -> None:

@@ -23,7 +23,7 @@ import orjson
 from observability import names
 from observability.environment import Variables, without_password
 from observability.log import get_logger
-from observability.observer.store import Place, Store, StoreError
+from observability.observer.store import Place, StoreError, Stores
 from observability.record import Record
 
 HOOK: Final = "OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK"
@@ -197,21 +197,19 @@ class Uploads:
 
     def _run(self, probing: bool) -> None:
         assert self._place is not None
-        store: Store | None = None
+        stores = Stores(self._place)
         if probing:
             try:
-                store = self._place.open()
-                store.probe()
+                stores.probe()
             except Exception as error:  # noqa: BLE001 - it may come back; each request tries again
                 self._say(error)
         while (upload := self._next()) is not None:
             fault: Exception | None = None
             try:
-                store = store or self._place.open()
                 for name, data in upload.files:
-                    store.write(name, _as_lines(data) if self._lines else data + b"\n")
+                    stores.write(name, _as_lines(data) if self._lines else data + b"\n")
             except Exception as error:  # noqa: BLE001 - as above
-                store, fault = None, error  # a connection that broke is not used again
+                fault = error
             with self._settled:
                 given_up = self._given_up  # then `close` has counted it
                 self._owed -= 1

@@ -12,6 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from observability import names
+from observability.observer import store
 from observability.observer import uploads as module
 from observability.observer.store import Place, StoreError
 from observability.observer.uploads import (
@@ -59,10 +60,13 @@ class Hindered(MemoryFileSystem):
     going_on = threading.Event()
     asked = threading.Semaphore(0)
     opened = 0
+    refusing = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         type(self).opened += 1
+        if type(self).refusing:
+            raise ConnectionRefusedError("nobody is there")
 
     def pipe_file(self, path, value, mode="overwrite", **kwargs):
         if "/.sluiceway-" in path:
@@ -79,6 +83,11 @@ class WithFolders(MemoryFileSystem):
 
     protocol = "with-folders"
     store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return MemoryFileSystem._strip_protocol(path.removeprefix("with-folders://"))
 
     def pipe_file(self, path, value, mode="overwrite", **kwargs):
         if not self.isdir(path.rpartition("/")[0]):
@@ -89,6 +98,8 @@ class WithFolders(MemoryFileSystem):
 @pytest.fixture(autouse=True)
 def hindered():
     fsspec.register_implementation("with-folders", WithFolders, clobber=True)
+    WithFolders.store.clear()
+    WithFolders.pseudo_dirs[:] = [""]
     fsspec.register_implementation("hindered", Hindered, clobber=True)
     Hindered.failing = False
     Hindered.store.clear()
@@ -179,15 +190,20 @@ def test_any_file_system_and_both_forms(dropped, lines, ending, expected):
     assert len(MemoryFileSystem.store) == 1, "the probe is gone"
 
 
-def test_folders_are_made_where_there_are_any(dropped):
+@pytest.mark.parametrize("there", [True, False])
+def test_folders_are_made_but_no_bucket(dropped, there):
+    if there:
+        fsspec.filesystem("with-folders").makedirs("/prompts")
     uploads = Uploads(Place("with-folders://prompts"), dropped)
     uploads.take([asked()])
     uploads.close(WAIT_S)
-    assert [path for path in WithFolders.store if "a" * 32 in path]
-    assert dropped.counts == {}
+    assert bool([path for path in WithFolders.store if "a" * 32 in path]) is there
+    assert dropped.counts == ({} if there else {module.FAILED: 1})
 
 
-def test_a_store_that_fails_is_counted_and_may_come_back(dropped, capsys):
+@pytest.mark.parametrize(("after_s", "again"), [(0.0, 1), (1000.0, 0)])
+def test_a_store_that_fails_is_counted_and_may_come_back(dropped, capsys, monkeypatch, after_s, again):
+    monkeypatch.setattr(store, "REOPEN_AFTER_S", after_s)
     Hindered.failing = True
     uploads = Uploads(Place("hindered://x"), dropped, writers=1)
     uploads.take([asked(f"{number:032x}") for number in range(3)])
@@ -196,7 +212,7 @@ def test_a_store_that_fails_is_counted_and_may_come_back(dropped, capsys):
     opened = Hindered.opened
     uploads.take([asked()])
     uploads.close(WAIT_S)
-    assert Hindered.opened == opened + 1, "no connection is used again after it failed"
+    assert Hindered.opened == opened + again, "a connection that failed is not used for ever, nor made all the time"
     assert [path for path in Hindered.store if "a" * 32 in path]
     assert dropped.counts == {module.FAILED: 3}
     assert capsys.readouterr().out.count("content_not_stored") == 1  # not a line for each
@@ -225,6 +241,18 @@ def test_a_slow_store_fills_the_queue_and_what_is_refused_has_no_reference(dropp
         uploads.take([later])
     uploads.close(WAIT_S)
     assert len(Hindered.store) == 4
+
+
+@pytest.mark.parametrize(("after_s", "asked_for"), [(0.0, 3), (1000.0, 1)])
+def test_one_that_cannot_be_opened_is_not_asked_all_the_time(dropped, monkeypatch, after_s, asked_for):
+    monkeypatch.setattr(store, "REOPEN_AFTER_S", after_s)
+    monkeypatch.setattr(Hindered, "opened", 0)
+    monkeypatch.setattr(Hindered, "refusing", True)
+    uploads = Uploads(Place("hindered://x"), dropped, writers=1)
+    uploads.take([asked(f"{number:032x}") for number in range(2)])
+    dropped.wait(module.FAILED, 2)
+    uploads.close(WAIT_S)
+    assert Hindered.opened == asked_for  # the probe among them
 
 
 def test_the_end_waits_for_so_long_and_counts_the_rest(dropped):
