@@ -74,7 +74,7 @@ async def observe(index: int, runtime: Path) -> None:
     intake.close()
     closing = [asyncio.to_thread(one.close, SPANS_TIMEOUT_S) for one in (export, events, uploads) if one is not None]
     await asyncio.gather(*closing)
-    logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
+    logger.info("observer_stopped", index=index, malformed_batches=intake.malformed, spans_dropped=drops.spans_dropped)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
     notes.end()  # after the last line: it tells how much waits
 
