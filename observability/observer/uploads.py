@@ -93,8 +93,9 @@ def open_uploads(wish: Uploading, dropped: Dropped) -> "Uploads | None":
         if not wish.base_path:
             raise StoreError("it is not set; a folder or an URL like s3://bucket/folder would be right")
         place = Place(wish.base_path)
-    except StoreError as error:
-        _log.error("content_not_stored", reason=without_password(f"{BASE_PATH}: {error}"))
+    except Exception as error:  # noqa: BLE001 - a backend that does not import must not cost the log and the metrics
+        reason = str(error) if isinstance(error, StoreError) else repr(error)
+        _log.error("content_not_stored", reason=without_password(f"{BASE_PATH}: {reason}"))
     return Uploads(place, dropped, lines=wish.lines, requests_max=wish.requests_max)
 
 

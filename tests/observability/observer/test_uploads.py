@@ -302,9 +302,11 @@ class TestVariables:
             ("nothing-like-it://x", "Protocol not known"),
             ("s3://bucket/folder", "s3fs"),
             ("simplecache::s3://bucket", "a chain"),
+            ("odd://bucket", "AttributeError"),
         ],
     )
     def test_what_can_never_be_written_to_is_said_at_the_start_and_nothing_is_stored(self, base, reason, capsys):
+        fsspec.register_implementation("odd", "json.NoSuchFileSystem", clobber=True)
         dropped = Dropped()
         uploads = open_uploads(Uploading(True, base), dropped)
         said = capsys.readouterr().out
