@@ -57,5 +57,5 @@ class DropCounters:
 
     def content(self, reason: str, count: int = 1) -> None:
         """One record's content left out: overload, shed, behind, redaction or failed (in line and spans), or
-        lines_crowded or spans_crowded; event_ and a reason as of spans."""
+        lines_crowded or spans_crowded; event_ and a reason as of spans; upload_ and why it is not stored."""
         self._content.labels(reason).inc(count)

@@ -47,6 +47,8 @@ where the models have long names that are not Latin."""
 _SECONDS: Final = (
     names.GEN_AI_CLIENT_OPERATION_DURATION,
     names.GEN_AI_CLIENT_INFERENCE_DURATION,
+    names.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
+    names.GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK,
     names.GEN_AI_SERVER_REQUEST_DURATION,
     names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
     names.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
@@ -64,6 +66,8 @@ _TOKENS: Final = (
 )
 _COUNTS: Final = (
     (names.SLUICEWAY_REQUESTS, "{request}"),
+    (names.SLUICEWAY_ERRORS, "{request}"),
+    (names.SLUICEWAY_TOKENS, "{token}"),
     (names.SLUICEWAY_ATTEMPTS, "{attempt}"),
     (names.SLUICEWAY_IMAGES, "{image}"),
     (names.SLUICEWAY_COST, "{cost}"),

@@ -58,6 +58,10 @@ GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tok
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_INPUT_MESSAGES_REF: Final = "gen_ai.input.messages_ref"
+GEN_AI_OUTPUT_MESSAGES_REF: Final = "gen_ai.output.messages_ref"
+GEN_AI_SYSTEM_INSTRUCTIONS_REF: Final = "gen_ai.system_instructions_ref"
+"""Where the same is stored; what OpenTelemetry's own instrumentations write, and no convention has yet."""
 GEN_AI_USAGE_COST: Final = "gen_ai.usage.cost"
 """No convention has it; it is what Langfuse and others read."""
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
@@ -74,6 +78,8 @@ SLUICEWAY_ERROR_ORIGIN: Final = "sluiceway.error.origin"
 SLUICEWAY_ERROR_MESSAGE: Final = "sluiceway.error.message"
 SLUICEWAY_ERROR_BODY: Final = "sluiceway.error.body"
 """What the upstream said of an error: content, only where answers are recorded."""
+SLUICEWAY_ERROR_BODY_REF: Final = "sluiceway.error.body_ref"
+"""Where that is stored."""
 SLUICEWAY_CONTENT_TRUNCATED: Final = "sluiceway.content.truncated"
 SLUICEWAY_CONTENT_INPUT_BYTES: Final = "sluiceway.content.input_bytes"
 SLUICEWAY_CONTENT_OUTPUT_BYTES: Final = "sluiceway.content.output_bytes"
@@ -153,11 +159,13 @@ USAGE_NONE: Final = "none"
 
 # --- metrics -----------------------------------------------------------------------------------------------------
 GEN_AI_CLIENT_OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
+GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 GEN_AI_SERVER_REQUEST_DURATION: Final = "gen_ai.server.request.duration"
 GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = "gen_ai.server.time_to_first_token"
 GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = "gen_ai.server.time_per_output_token"
 GEN_AI_CLIENT_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 GEN_AI_CLIENT_INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"
 GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
 GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
 GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.cache_read.input_tokens"
@@ -167,6 +175,8 @@ GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS: Final = "gen_ai.client.inference
 GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS: Final = "gen_ai.client.inference.operation.output_tokens"
 SLUICEWAY_REQUESTS: Final = "sluiceway.requests"
 SLUICEWAY_COST: Final = "sluiceway.cost"
+SLUICEWAY_TOKENS: Final = "sluiceway.tokens"
+SLUICEWAY_ERRORS: Final = "sluiceway.errors"
 SLUICEWAY_IMAGES: Final = "sluiceway.images"
 SLUICEWAY_OVERHEAD_DURATION: Final = "sluiceway.overhead.duration"
 HTTP_SERVER_ACTIVE_REQUESTS: Final = "http.server.active_requests"
@@ -210,9 +220,15 @@ TOKEN_BUCKETS: Final = (
     *(4194304.0, 16777216.0, 67108864.0),
 )
 
-CONTENT: Final = frozenset(
-    {GEN_AI_INPUT_MESSAGES, GEN_AI_OUTPUT_MESSAGES, GEN_AI_SYSTEM_INSTRUCTIONS, SLUICEWAY_ERROR_BODY}
-)
+
+CONTENT_REFS: Final = {
+    GEN_AI_INPUT_MESSAGES: GEN_AI_INPUT_MESSAGES_REF,
+    GEN_AI_SYSTEM_INSTRUCTIONS: GEN_AI_SYSTEM_INSTRUCTIONS_REF,
+    GEN_AI_OUTPUT_MESSAGES: GEN_AI_OUTPUT_MESSAGES_REF,
+    SLUICEWAY_ERROR_BODY: SLUICEWAY_ERROR_BODY_REF,
+}
+"""Of each field with content the one that says where it is stored, for who asks for that (`observer.uploads`)."""
+CONTENT: Final = frozenset(CONTENT_REFS)
 """The fields that are shed first: what was said, not what happened."""
 
 # --- the latest conventions --------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_exemplars_are_written_where_there_are_spans(tmp_path, environ, seen):
     path = tmp_path / "metrics" / "exemplars-0.json"
     assert path.exists() is seen
     if seen:
-        assert len(orjson.loads(path.read_bytes())) == 7  # durations, first token, pace, tokens, overhead
+        assert len(orjson.loads(path.read_bytes())) == 8  # durations, first chunk and token, pace, tokens, overhead
 
 
 @pytest.mark.parametrize(
