@@ -1,12 +1,14 @@
 """The thread of control that sends the host's metrics over OTLP, where the environment wants that.
 
 Nothing waits for it: a collector that hangs holds up this thread alone, for as long as the exporter's timeout, and then
-the next interval begins. What it refuses is said in the log and goes with the next numbers.
+the next interval begins. What it refuses is said in the log and goes with the next numbers; that it takes no metrics at
+all (Phoenix takes traces alone) is said once.
 """
 
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +22,9 @@ from observability.log import get_logger
 from observability.metrics_settings import MetricsSettings, metrics_of, open_exporter, start_of
 
 Described = Iterable[Mapping[str, str]]
+
+_NO_METRICS = re.compile(r"code: (?:404|405|501|StatusCode\.UNIMPLEMENTED)\b")
+"""In an exporter's words: the path, or the gRPC service, is not there."""
 
 SENT_FILE = "metrics-sent"
 """In the runtime directory: what delta numbers have been taken."""
@@ -59,7 +64,8 @@ class MetricsThread:
             from observability.host_metrics import HostMetrics  # noqa: PLC0415  (25 MB, only where wanted)
 
             exporters = logging.getLogger("opentelemetry.exporter")
-            exporters.handlers[:], exporters.propagate = [_Reasons()], False
+            reasons = _Reasons()
+            exporters.handlers[:], exporters.propagate = [reasons], False
             started_ns = start_of(self._runtime, time.time_ns())
             sent = self._runtime / SENT_FILE if settings.delta else None
             metrics = HostMetrics(open_exporter(os.environ, settings, self._lines), started_ns, sent)
@@ -72,7 +78,8 @@ class MetricsThread:
             try:
                 folder, described = self._runtime / METRICS_FOLDER, self._described()
                 collector = HostCollector(folder, self._board, described, exemplars=True)
-                metrics.export(collector.collect(), time.time_ns())
+                if metrics.export(collector.collect(), time.time_ns()):
+                    reasons.not_taken_said = False
             except Exception:  # noqa: BLE001 - the next interval may do better
                 _log.exception("metrics_not_delivered")
         with contextlib.suppress(Exception):
@@ -82,8 +89,17 @@ class MetricsThread:
 class _Reasons(logging.Handler):
     """What exporters say becomes the reason in a line of ours."""
 
+    not_taken_said = False
+    """The log has it that nobody there takes metrics."""
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _log.log(record.levelno, "metrics_not_delivered", reason=without_password(record.getMessage()))
+            reason = without_password(record.getMessage())
+            if not _NO_METRICS.search(reason):
+                _log.log(record.levelno, "metrics_not_delivered", reason=reason)
+            elif not self.not_taken_said:
+                self.not_taken_said = True
+                right = "OTEL_METRICS_EXPORTER=none, or OTEL_EXPORTER_OTLP_METRICS_ENDPOINT to one that takes them"
+                _log.warning("metrics_not_taken", reason=reason, right=right)
         except Exception:  # noqa: BLE001  (as in observability.log)
             self.handleError(record)
