@@ -21,6 +21,8 @@ PREVIEW_CHARACTERS: Final = 1000
 """Of what the SERVER span repeats: a list shows some fifty, a look at the span all."""
 DIGEST_CHARACTERS: Final = 12
 """Of a file's sha256, to tell two apart by."""
+NUMBERED: Final = ("llm.input_messages.", "llm.output_messages.", "embedding.embeddings.")
+"""How names begin that have numbers in them: too many to be remembered."""
 
 _SIDES: Final = ((names.GEN_AI_INPUT_MESSAGES, "input"), (names.GEN_AI_OUTPUT_MESSAGES, "output"))
 _SHOWN: Final = frozenset({"text", "reasoning", "tool_call", "tool_call_response"})

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from observability import names
 from observability.observer.compat import compatible, compatible_attempt
+from observability.observer.openinference import NUMBERED
 from observability.observer.otlp import (
     KIND_CLIENT,
     KIND_SERVER,
@@ -123,8 +124,10 @@ class SpanEncoder:
         return spans
 
     def _more(self, name: str, value: Any) -> bytes:
-        """An attribute for a single backend: its name may have a number in it, so nothing is remembered of it."""
-        return key_value(b"\x4a", name, value[: self.length_max] if isinstance(value, str) else value)
+        """An attribute for a single backend."""
+        if name.startswith(NUMBERED):
+            return key_value(b"\x4a", name, value[: self.length_max])
+        return self._field(name).encode(value)
 
     def _field(self, name: str) -> Attribute:
         return self._known(name).attribute

@@ -1,5 +1,6 @@
-"""A real collector over gRPC: it takes our traces and metrics, and hands on what we sent."""
+"""A real collector over gRPC: it takes our traces, metrics and events, and hands on what we sent."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.fakes.gateway import Gateway
 from tests.fakes.otlp_sink import OtlpSink, attributes_of, value_of
 from tests.fakes.simulated import Simulated
 
+ASKED = names.GEN_AI_INPUT_MESSAGES
 SPANS = 2 * len(CALLS) + 1
 """The refused request has one, that with a fallback four."""
 
@@ -29,7 +31,7 @@ def requests(sink: OtlpSink) -> int:
     return 0 if found is None else sum(point.as_int for point in found.sum.data_points)
 
 
-async def test_traces_and_metrics_over_grpc(tmp_path: Path) -> None:
+async def test_traces_metrics_and_events_over_grpc(tmp_path: Path) -> None:
     with OtlpSink() as sink:
         async with rotel(sink.endpoint) as endpoint, Simulated.running() as upstream:
             environ = {
@@ -37,18 +39,24 @@ async def test_traces_and_metrics_over_grpc(tmp_path: Path) -> None:
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
                 "OTEL_METRIC_EXPORT_INTERVAL": "500",
                 "OTEL_SERVICE_NAME": "sluiceway-behind-rotel",
+                "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_AND_EVENT",
             }
             async with Gateway.serving(document(upstream.url), tmp_path, environ=environ) as gateway:
                 await send_all(gateway.url)
                 lines = await gateway.records(len(CALLS))
             await sink.at_least(SPANS, 60)
             await sink.until(lambda: requests(sink) == len(CALLS), 60)
+            await sink.until(lambda: len(sink.logs) >= len(CALLS) - 1, 60)  # the refused one said nothing
         spans, resource = sink.spans, sink.resource
     assert gateway.complaints() == []
     assert len(spans) == SPANS
     assert resource["service.name"] == "sluiceway-behind-rotel"
     for line in lines:
         same_as_the_line(line, [span for span in spans if span.trace_id.hex() == line["trace_id"]])
+
+    recorded = {line["trace_id"]: json.loads(line[ASKED]) for line in lines if ASKED in line}
+    assert {event.trace_id.hex(): attributes_of(event)[ASKED] for event in sink.logs} == recorded
+    assert {event.event_name for event in sink.logs} == {"gen_ai.client.inference.operation.details"}
 
     metrics = last_metrics(sink)
     duration = metrics[names.GEN_AI_SERVER_REQUEST_DURATION].histogram.data_points
