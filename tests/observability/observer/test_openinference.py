@@ -6,6 +6,7 @@ import pytest
 
 from observability import names
 from observability.observer.content.fit import fit
+from observability.observer.events import without_content
 from observability.observer.openinference import PREVIEW_CHARACTERS, add_content
 from observability.observer.spans import SpanEncoder
 from tests.fakes.otlp_sink import attributes_of
@@ -135,6 +136,14 @@ def test_an_error_stands_where_the_answer_would():
     begun = json.dumps([said("assistant", TEXT, finish_reason="error")])
     _, client = added({names.GEN_AI_OUTPUT_MESSAGES: begun, names.SLUICEWAY_ERROR_BODY: error})
     assert client["output.value"] == "What is this?"
+
+
+def test_where_spans_carry_no_content_they_carry_none_of_it():
+    fields = {names.GEN_AI_INPUT_MESSAGES: json.dumps([said("user", IMAGE, TEXT)]), names.SLUICEWAY_ERROR_BODY: "1"}
+    content = record(fields, compat=["openinference"])
+    assert "input.value" in attributes_of(spans_of(content)[0])
+    spared = [attributes_of(span) for span in spans_of(without_content(content))]
+    assert not [name for attributes in spared for name in attributes if name.startswith(("input.", "output.", "llm."))]
 
 
 def test_names_with_numbers_in_them_are_not_remembered():
