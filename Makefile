@@ -58,8 +58,10 @@ clean:  ## back to a fresh checkout
 	$(INSTALL) '.[test,dev]'
 	@touch $@ .venv/ready-to-run
 
-.venv-backends/ready: Makefile
+.venv-backends/bin/python:
 	$(PYTHON) -m venv .venv-backends
+
+.venv-backends/ready: Makefile | .venv-backends/bin/python
 	.venv-backends/bin/python -m pip install --quiet --disable-pip-version-check \
 		arize-phoenix==$(PHOENIX_VERSION) rotel==$(ROTEL_VERSION)
 	@touch $@
