@@ -1,12 +1,14 @@
 """The thread of control that sends the host's metrics over OTLP, where the environment wants that.
 
 Nothing waits for it: a collector that hangs holds up this thread alone, for as long as the exporter's timeout, and then
-the next interval begins. What it refuses is said in the log and goes with the next numbers.
+the next interval begins. What it refuses is said in the log and goes with the next numbers; that it takes no metrics at
+all (Phoenix takes traces alone) is said once.
 """
 
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from observability.host_metrics import HostMetrics
 
 Described = Iterable[Mapping[str, str]]
+
+_NO_METRICS = re.compile(r"code: (?:404|405|501|StatusCode\.UNIMPLEMENTED)\b")
+"""In an exporter's words: the path, or the gRPC service, is not there."""
 
 SENT_FILE = "sent.json"
 """Beside the counts: what delta numbers have been taken."""
@@ -64,7 +69,8 @@ class MetricsThread:
             from observability.host_metrics import HostMetrics  # noqa: PLC0415  (25 MB, only where wanted)
 
             exporters = logging.getLogger("opentelemetry.exporter")
-            exporters.handlers[:], exporters.propagate = [_Reasons()], False
+            reasons = _Reasons()
+            exporters.handlers[:], exporters.propagate = [reasons], False
             sent = self._folder / SENT_FILE if settings.delta else None
             metrics = HostMetrics(open_exporter(os.environ, settings, self._lines), started_ns, sent)
         except Exception as error:  # noqa: BLE001 - a variable we do not know of must not cost /metrics
@@ -73,7 +79,9 @@ class MetricsThread:
         stopped = False
         while not stopped:
             stopped = self._stop.wait(settings.interval_s)
-            if not self._send(metrics):
+            if self._send(metrics):
+                reasons.not_taken_said = False
+            else:
                 with contextlib.suppress(OSError):  # the log has the reason
                     count_failure(self._folder)
         with contextlib.suppress(Exception):
@@ -95,8 +103,17 @@ def _say(reason: str, level: int) -> None:
 class _Reasons(logging.Handler):
     """What exporters say becomes the reason in a line of ours."""
 
+    not_taken_said = False
+    """The log has it that nobody there takes metrics."""
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _say(record.getMessage(), record.levelno)
+            reason = record.getMessage()
+            if not _NO_METRICS.search(reason):
+                _say(reason, record.levelno)
+            elif not self.not_taken_said:
+                self.not_taken_said = True
+                right = "OTEL_METRICS_EXPORTER=none, or OTEL_EXPORTER_OTLP_METRICS_ENDPOINT to one that takes them"
+                _log.warning("metrics_not_taken", reason=without_secrets(reason), right=right)
         except Exception:  # noqa: BLE001  (as in observability.log)
             self.handleError(record)

@@ -126,6 +126,21 @@ async def test_metrics_go_out_over_otlp_and_the_last_ones_at_the_end(
         assert len({start for message in sink.metrics for start in starts_in(message)}) == 1
 
 
+async def test_that_nobody_takes_metrics_is_said_once(tmp_path: Path) -> None:
+    with OtlpSink(takes_metrics=False) as sink:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "50"}
+        async with (
+            Simulated.running() as upstream,
+            Gateway.serving(document_of(upstream.url), tmp_path, environ=environ) as gateway,
+        ):
+            assert (await ask(gateway.port, "one")).whole
+            await sink.at_least(2)
+            await sink.until(lambda: sink.requests >= 4)
+    (line,) = gateway.lines.of("metrics_not_taken")
+    assert (line["level"], "OTEL_METRICS_EXPORTER=none" in line["right"]) == ("warning", True)
+    assert gateway.complaints() == []
+
+
 def resource_of(message: ExportMetricsServiceRequest) -> tuple[tuple[str, Any], ...]:
     return tuple((item.key, value_of(item.value)) for item in message.resource_metrics[0].resource.attributes)
 
