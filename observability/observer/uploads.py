@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from observability import names
-from observability.environment import Variables, without_password
+from observability.environment import Variables, without_secrets
 from observability.log import get_logger
 from observability.observer.store import Place, StoreError, Stores
 from observability.record import Record
@@ -95,7 +95,7 @@ def open_uploads(wish: Uploading, dropped: Dropped) -> "Uploads | None":
         place = Place(wish.base_path)
     except Exception as error:  # noqa: BLE001 - a backend that does not import must not cost the log and the metrics
         reason = str(error) if isinstance(error, StoreError) else repr(error)
-        _log.error("content_not_stored", reason=without_password(f"{BASE_PATH}: {reason}"))
+        _log.error("content_not_stored", reason=without_secrets(f"{BASE_PATH}: {reason}"))
     return Uploads(place, dropped, lines=wish.lines, requests_max=wish.requests_max)
 
 
@@ -233,7 +233,7 @@ class Uploads:
         if now - self._said_at < SAY_EVERY_S:
             return
         self._said_at = now
-        _log.error("content_not_stored", reason=without_password(f"{type(error).__name__}: {error}"))
+        _log.error("content_not_stored", reason=without_secrets(f"{type(error).__name__}: {error}"))
 
 
 def _as_lines(data: bytes) -> bytes:
