@@ -304,7 +304,7 @@ class Pipeline:
         observation.service, observation.upstream_model = service.name, model
         observation.fallback = kept.choice.position > 0
         observation.route_fields = self._route_fields(route, service)
-        observation.upstream_status = kept.head.status
+        observation.answered(kept.head.status, kept.head.request_id)
         observation.first_event_ns = observation.first_token_ns = 0  # they were another answer's
         exchange.usage_asked = kept.usage_asked
         exchange.body.let_go()
@@ -318,7 +318,8 @@ def _forget_answer(observation: Observation) -> None:
     observation.scanner = None
     if observation.recording is not None:
         observation.recording.answer = None
-    observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
+    observation.answered(0, None)
+    observation.first_event_ns = observation.first_token_ns = 0
 
 
 def _encoding_of(headers: Any) -> str:

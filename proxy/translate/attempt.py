@@ -149,6 +149,7 @@ class TranslatedAttempt(Attempt):
             try:
                 head = await connection.read_head()
                 self._record.status = head.status
+                exchange.observation.answered(head.status, head.request_id)
                 if not connection.request_complete and head.status < 400:
                     raise _protocol_error("the upstream answered before it had the whole request")
                 return head, await read_whole(connection, head)
