@@ -126,7 +126,7 @@ class Row:
     """None: 1, and 0 where the gateway refused."""
 
 
-IDLE = {"idle_timeout_ms": 150}
+IDLE = {"idle_timeout_ms": 400}
 BY_MODEL = {"routing": {"by_model": [{"match": "other*", "service": "{service}"}]}}
 SECOND = {"fallback": [{"service": "{second}"}]}
 GONE = "client_aborted", None, None
