@@ -7,6 +7,7 @@ protocol means by them. Documents up to WHOLE_BYTES_MAX are decoded at once by o
 of the same shape: one reader serves both.
 """
 
+import re
 from typing import Any, ClassVar
 
 import orjson
@@ -37,6 +38,8 @@ ERROR_PATHS: list[Path] = [
 ]
 """Wanted of every answer, for `error_code_of`."""
 
+_CODE = re.compile(r"[\w.:/#-]{1,64}|[A-Za-z]{1,20}(?: [A-Za-z]{1,20}){1,3}")
+"""One word, or a few without digits (`Internal Server Error`). It is a label of metrics too."""
 _EARLY_LOADS_MAX = 4
 # A body may be whole before its connection says so; after this many pieces that only looked like its end we wait.
 
@@ -352,6 +355,12 @@ def text_of(value: object) -> str | None:
     return value[:TEXT_MAX] if isinstance(value, str) and value else None
 
 
+def code_of(value: object) -> str | None:
+    """An error's code as it is recorded; None: `value` is no text. A sentence, which may repeat a key, is `error`."""
+    text = text_of(value)
+    return text if text is None or _CODE.fullmatch(text) else "error"
+
+
 def index_of(choice: dict[str, Any], position: int) -> int:
     """A choice's index, its position in the list where it does not say."""
     index = choice.get("index")
@@ -380,4 +389,4 @@ def error_code_of(document: dict[str, Any]) -> str | None:
         error = document
     if not isinstance(error, dict):
         return "error"
-    return text_of(error.get("code")) or text_of(error.get("type")) or "error"
+    return code_of(error.get("code")) or code_of(error.get("type")) or "error"

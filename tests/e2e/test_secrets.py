@@ -132,6 +132,7 @@ def answers() -> list[bytes]:
         answer(200, json.dumps(plain).encode()),
         answer(401, json.dumps(error).encode()),
         answer(502, f"<html>{REPEATED}</html>".encode(), b"text/html"),
+        answer(401, json.dumps({"error": {"message": "no", "code": f"wrong key: {SERVICE_KEY}"}}).encode()),
         answer(200, json.dumps(error).encode()),
         answer(200, broken, sse),
         *[answer(401, json.dumps({"error": {"message": f"{PASSED} is wrong", "code": "bad_key"}}).encode())] * 2,
@@ -223,7 +224,7 @@ BROKEN_HEADS = (
 async def drive(traffic: Traffic) -> None:
     """All of it."""
     assert (await traffic.ask()).status == 200  # a stream, whatever was asked
-    assert [(await traffic.ask()).status for _ in range(5)] == [200, 401, 502, 200, 200]
+    assert [(await traffic.ask()).status for _ in range(6)] == [200, 401, 502, 401, 200, 200]
     assert (await traffic.ask("/passed" + CHAT, PASSED)).status == 401
     large = question(padding="x" * 300_000)
     assert (await traffic.ask("/passed" + CHAT, PASSED, large)).status == 401  # held on disk, for the fallback
