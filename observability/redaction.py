@@ -154,7 +154,8 @@ _DIGITS: Final = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){6}")
 _SUSPICIOUS: Final = "|".join(
     (
         r"PRIVATE KEY-----|sk-|AKIA|ASIA|AROA|AIDA|LTAI|AIza|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_",
-        r"k_live_|k_test_|gsk_|xai-|pplx-|nvapi-|eyJ|(?i:bearer)|://[^/@:]*:|@[A-Za-z0-9-]+\.|[0-9](?:[ ().-]{0,2}[0-9]){6}",
+        r"k_live_|k_test_|gsk_|xai-|pplx-|nvapi-|eyJ|(?i:bearer)|://[^/@:]*:|@[A-Za-z0-9-]+\.",
+        r"[0-9](?:[ ().-]{0,2}[0-9]){6}",
         rf"(?i:{_NAMED})[^A-Za-z0-9]{{0,12}}[:=]|(?i:signature|sig|accesskeyid|token|credential|key)=",
     )
 )

@@ -10,6 +10,7 @@ Notes are put into strings: a NUL, the exchange's own `mark` (which nobody outsi
 result is JSON as far as the document was; where it ended early (`full`, or a cut) its brackets are not closed.
 """
 
+import json
 import re
 from typing import Final, NamedTuple
 
@@ -185,9 +186,10 @@ def media_start(head: bytes) -> Start | None:
     """Does a string that begins so, as it is written in JSON, hold a file as base64? None: it is text."""
     if head[:5].lower() == b"data:":
         comma = head.find(b",", 5, 5 + _META_BYTES_MAX)
-        meta = head[5:comma].replace(b"\\/", b"/").decode("latin-1") if comma >= 0 else ""
-        if meta.lower().endswith(";base64"):
-            return Start(comma + 1, meta.partition(";")[0])
+        meta = _unescaped(head[5:comma]) if comma >= 0 else ""
+        media_type, _, parameters = meta.partition(";")
+        if parameters.lower().rpartition(";")[2].strip() == "base64":
+            return Start(comma + 1, media_type)
         return None
     if len(head) < BARE_BYTES:
         return None
@@ -199,6 +201,14 @@ def media_start(head: bytes) -> Start | None:
         if len(lines) > 1 and (len(lines[0]) < LINE_BYTES or len({len(line) for line in lines[:-1]}) > 1):
             return None
     return Start(0, "")
+
+
+def _unescaped(text: bytes) -> str:
+    """What stands in a JSON string; empty where it is none."""
+    try:
+        return str(json.loads(b'"%b"' % text, strict=False))
+    except ValueError:
+        return ""
 
 
 def media_note(media: Media) -> bytes:

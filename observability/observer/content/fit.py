@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from observability.observer.content.load import CutText
+from observability.observer.content.parts import blob
+from observability.wire.media import Media
 from observability.wire.sift import UNKNOWN
 
 TEXT_CHARACTERS_MIN: Final = 80
@@ -42,7 +44,9 @@ class _Shape:
             return self._text(value)
         if isinstance(value, dict):
             return {self._key(key): self.of(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, Media):  # in a part of a kind that is not known here
+            return blob(value)
+        if isinstance(value, list):
             return [self.of(item) for item in value]
         return value
 
