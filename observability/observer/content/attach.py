@@ -65,15 +65,18 @@ def _output(record: Record, facts: Facts, tree: Any, max_bytes: int, cut: bool) 
     fields = record["fields"]
     failed = facts.upstream_status >= 400 or (facts.findings is not None and facts.findings.error_code is not None)
     messages = answered(tree, whole=not cut and not failed and facts.outcome == names.OUTCOME_OK)
-    if failed and (isinstance(tree, str) or not messages):
-        fitted = fit([tree], max_bytes)
-        if fitted.json != "[]":  # else it has too many parts for what it may have
-            fields[names.SLUICEWAY_ERROR_BODY] = fitted.json[1:-1]
-        return fitted
-    fitted = fit(messages, max_bytes)
-    if messages:
-        fields[names.GEN_AI_OUTPUT_MESSAGES] = fitted.json
+    error = None
     if failed:
-        error = fit([tree.get("error", {})], max(2, max_bytes - len(fitted.json)))
-        fields[names.SLUICEWAY_ERROR_BODY] = error.json[1:-1]
-    return fitted
+        if isinstance(tree, dict) and messages:  # something was said before it
+            error = tree.get("error")
+        else:
+            error, messages = tree, []
+    said = fit(messages, max_bytes) if messages else Fitted("", 0, False)
+    if messages:
+        fields[names.GEN_AI_OUTPUT_MESSAGES] = said.json
+    if error is None:
+        return said
+    body = fit([error], max_bytes - len(said.json.encode()))
+    if body.json != "[]":  # else there is no room for it
+        fields[names.SLUICEWAY_ERROR_BODY] = body.json[1:-1]
+    return Fitted("", said.bytes + body.bytes - 2, said.cut or body.cut)  # without its brackets

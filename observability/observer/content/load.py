@@ -155,13 +155,10 @@ def _told(match: "re.Match[str]", kind: str = "data") -> str:
 
 def _told_if_base64(match: "re.Match[str]") -> str:
     text = match[0]
-    if len(text) < BARE_BYTES:
+    if len(text) < BARE_BYTES or not all(kind.search(text) for kind in _KINDS):  # then: hex, digits, letters
         return text
-    escapes = len(_ESCAPES.findall(text))
-    if (escapes or "\n" in text) and (
-        escapes * _PIECE_CHARACTERS > len(text) or not all(kind.search(text) for kind in _KINDS)
-    ):
-        return text  # a path, rows of words or of hexadecimal digits
+    if len(_ESCAPES.findall(text)) * _PIECE_CHARACTERS > len(text):
+        return text
     return _told(match)
 
 

@@ -59,6 +59,8 @@ def test_no_base64_is_left_in_a_text_however_it_is_written(text):
 
 
 ROWS = {
+    "a sequence": "of it: " + "ACGT" * 500,
+    "digits": "of it: " + "31415926535" * 100,
     "constants": "\n".join(f"OTEL_INSTRUMENTATION_GENAI_NUMBER_{number}" for number in range(40)),
     "digests": "\n".join(f"{number:064x}" for number in range(40)),
     "words in JSON": json.dumps("a_word_that_is_quite_long\n" + "\n".join(f"word{number}" for number in range(200))),
