@@ -7,6 +7,7 @@ request's keeper hears the body as it comes from the client, the answer's is par
 A frame: the request id (16 bytes), the side (one byte: Q or A), then content. Long content takes several, in order.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -23,6 +24,8 @@ REQUEST: Final = b"Q"
 ANSWER: Final = b"A"
 SECRET_CHARACTERS_MIN: Final = 8
 """Of a credential that is looked for literally: a shorter one would be found in every second word."""
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]*")
+_SIGN: Final = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _SPACE: Final = 1 << 64
 
 
@@ -43,6 +46,18 @@ class Plan(NamedTuple):
 def refused(values: Iterable[str]) -> bool:
     """Do the values of `x-sluiceway-record` say that nothing may be recorded? Anything but `on` does."""
     return any(value.strip().lower() != "on" for value in values)
+
+
+def without(secret: bytes, data: bytes) -> bytes:
+    """JSON or text without a credential, as it is or with its signs escaped: `\\/` of PHP, `\\u002B` of .NET, `%2B`."""
+    data = data.replace(secret, REDACTED.encode())
+    if _PLAIN.fullmatch(secret):
+        return data
+    written = (
+        rb"(?:\\{0,7}%b|\\{1,7}u00%02X|%%%02X)" % (re.escape(sign), sign[0], sign[0]) if _SIGN.fullmatch(sign) else sign
+        for sign in (secret[at : at + 1] for at in range(len(secret)))
+    )
+    return re.sub(b"(?i)" + b"".join(written), REDACTED.encode(), data)
 
 
 class Recording:
@@ -97,7 +112,7 @@ class Recording:
             data = keeper.give()
             for secret in self.secrets:
                 if len(secret) >= SECRET_CHARACTERS_MIN:
-                    data = data.replace(secret, REDACTED.encode())
+                    data = without(secret, data)
             said.append([keeper.kind, keeper.cut, -1 if keeper.lost else len(data)])
             head = bytes.fromhex(self._request_id) + side
             frames += (head + data[at : at + FRAME_BYTES_MAX] for at in range(0, len(data), FRAME_BYTES_MAX))

@@ -142,6 +142,26 @@ async def test_encoded_bodies_are_read(coding):
         assert said(fields, names.GEN_AI_OUTPUT_MESSAGES) == AHOY
 
 
+async def test_an_encoded_body_that_is_not_read_to_its_end_says_so():
+    body = b'{"messages":[{"role":"user","content":"hi"}],"bomb":"' + b"x" * 3_000_000 + b'"}'
+    line = b"Content-Encoding: gzip"
+    async with recording(says(answer(200, WHOLE))) as (worker, upstream):
+        await ask(worker, encoded(body, "gzip"), line)
+        fields = await worker.fields()
+        assert upstream.connections[0].bodies == [encoded(body, "gzip")]
+    assert said(fields, names.GEN_AI_INPUT_MESSAGES) == QUESTION
+    assert fields[names.SLUICEWAY_CONTENT_TRUNCATED] is True
+
+
+async def test_no_credential_of_the_client_is_recorded_though_it_sends_several():
+    other = "another/key+of-no-format"
+    body = json.dumps({"messages": [{"role": "user", "content": f"it is {other}"}], "model": "m"}).replace("/", "\\/")
+    async with recording(says(answer(200, WHOLE))) as (worker, _):
+        await ask(worker, body.encode(), b"x-api-key: " + other.encode())
+        (message,) = said(await worker.fields(), names.GEN_AI_INPUT_MESSAGES)
+    assert message["parts"] == [{"type": "text", "content": "it is [REDACTED]"}]
+
+
 @pytest.mark.parametrize("size", [2_000, 3_000_000])
 async def test_an_image_is_facts(size):
     image = png(640, 480) + bytes(range(256)) * (size // 256)

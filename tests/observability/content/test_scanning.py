@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from observability.content.capture import Plan, Recording, refused
+from observability.content.capture import Plan, Recording, refused, without
 from observability.content.keepers import RECORDED, JsonKeeper, limits_of
 from observability.content.scanning import recorded_scanner
 from observability.observer.content.load import load
@@ -231,6 +231,21 @@ def test_secrets_of_the_exchange_are_not_kept():
     _, frames = recording.close()
     assert b"plain-upstream" not in b"".join(frames)
     assert b"[REDACTED]" in b"".join(frames)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a/key+with/signs==",
+        r"a\/key+with\/signs==",
+        r"a\/key\u002Bwith\/signs\u003d\u003D",
+        r"a\\\/key+with\\\/signs==",
+        "a%2Fkey%2bwith%2Fsigns%3D%3D",
+    ],
+)
+def test_a_credential_is_found_however_its_signs_are_written(written):
+    data = without(b"a/key+with/signs==", b"key " + written.encode() + b", a/key")
+    assert data == b"key [REDACTED], a/key"
 
 
 @pytest.mark.parametrize(("size", "is_cut"), [(1000, False), (100_000, False), (400_000, True)])
