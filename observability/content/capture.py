@@ -22,6 +22,7 @@ FRAME_BYTES_MAX: Final = 32 << 10
 """Of content in a frame: a batch of records is as large."""
 REQUEST: Final = b"Q"
 ANSWER: Final = b"A"
+NO_ROOM, FAILED = -1, -2
 SECRET_CHARACTERS_MIN: Final = 8
 """Of a credential that is looked for literally: a shorter one would be found in every second word."""
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]*")
@@ -101,7 +102,8 @@ class Recording:
     def close(self) -> tuple[list[object], list[bytes]]:
         """What the record says, and the frames.
 
-        The first: the limit, then for each side None or [kind, is it cut, bytes]; bytes is -1 where there was no room.
+        The first: the limit, then for each side None or [kind, is it cut, bytes]; bytes is NO_ROOM or FAILED where
+        nothing was kept.
         """
         said: list[object] = [self._plan.max_bytes]
         frames: list[bytes] = []
@@ -113,7 +115,8 @@ class Recording:
             for secret in self.secrets:
                 if len(secret) >= SECRET_CHARACTERS_MIN:
                     data = without(secret, data)
-            said.append([keeper.kind, keeper.cut, -1 if keeper.lost else len(data)])
+            size = FAILED if keeper.failed else NO_ROOM if keeper.lost else len(data)
+            said.append([keeper.kind, keeper.cut, size])
             head = bytes.fromhex(self._request_id) + side
             frames += (head + data[at : at + FRAME_BYTES_MAX] for at in range(0, len(data), FRAME_BYTES_MAX))
         self.request = self.answer = None

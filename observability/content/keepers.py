@@ -39,7 +39,7 @@ def limits_of(mark: bytes, content_max_bytes: int) -> Limits:
 class Keeper:
     """Takes one body. `kind`: of what `contents` gives: J for JSON (with notes), T for text."""
 
-    __slots__ = ("_held_bytes", "cut", "lost")
+    __slots__ = ("_held_bytes", "cut", "failed", "lost")
 
     kind = "J"
 
@@ -47,7 +47,9 @@ class Keeper:
         self.cut = False
         """The content ends early: its brackets may be open."""
         self.lost = False
-        """There was no room for it."""
+        """Nothing is kept: there was no room for it, or it failed."""
+        self.failed = False
+        """A bug."""
         self._held_bytes = 0
 
     def __del__(self) -> None:
@@ -58,14 +60,14 @@ class Keeper:
         try:
             self.feed(data)
         except Exception:  # noqa: BLE001 - as said
-            self._give_up()
+            self._fail()
 
     def give(self) -> bytes:
         """`contents`, or nothing where it was lost, or something is wrong with it."""
         try:
             return b"" if self.lost else self.contents()
         except Exception:  # noqa: BLE001 - as said
-            self._give_up()
+            self._fail()
             return b""
 
     def feed(self, data: bytes) -> None:
@@ -88,6 +90,10 @@ class Keeper:
             return False
         self._held_bytes = size
         return True
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._give_up()
 
     def _give_up(self) -> None:
         self.lost = True
