@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from observability.content.compose import Composer
 from observability.content.form import FormKeeper
-from observability.content.keepers import JsonKeeper, Keeper, MediaKeeper, TextKeeper, limits_of
+from observability.content.keepers import BriefKeeper, JsonKeeper, Keeper, MediaKeeper, TextKeeper, limits_of
 from observability.content.streams import COMPOSERS, LastComposer
 from observability.redaction import REDACTED
 from observability.wire.multipart_fields import boundary_of
@@ -82,9 +82,14 @@ class Recording:
             self.request = self._keeper(content_type)
         return self.request
 
-    def open_answer(self, content_type: str) -> Keeper | None:
-        """A keeper for an answer that does not stream; None where answers are not recorded."""
-        self.answer = self._keeper(content_type) if self._plan.response else None
+    def open_answer(self, content_type: str, *, brief: bool) -> Keeper | None:
+        """A keeper for an answer that does not stream; None where answers are not recorded.
+
+        `brief`: it says something only where it is.
+        """
+        self.answer = None
+        if self._plan.response:
+            self.answer = BriefKeeper(self.limits) if brief else self._keeper(content_type)
         return self.answer
 
     def open_stream(self, protocol: str, operation: str) -> Composer | None:

@@ -17,6 +17,8 @@ RECORDED: Final = Account(64 << 20)
 """What the running exchanges of a worker hold for recording: 400 at their limit of 160 KiB, 10,000 ordinary chats."""
 RAW_BYTES_MAX: Final = 65536
 """Of a body that goes to the observer as it is: sifting is then its work."""
+BRIEF_BYTES_MAX: Final = 4096
+"""An error has some hundred bytes; a vector has more than this, and nobody reads it."""
 BESIDE_BYTES: Final = 32 << 10
 """Kept beside twice `content_max_bytes`: keys, roles, notes of media, and what is about to be redacted."""
 
@@ -152,6 +154,26 @@ class JsonKeeper(Keeper):
         if not self._hold(size):
             self._raw.clear()
             self._sift = None
+
+
+class BriefKeeper(JsonKeeper):
+    """A JSON body that is kept only where it is brief: an answer of vectors, or an error, or the name of a task."""
+
+    __slots__ = ("_is_long",)
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._is_long = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        self._is_long = self._is_long or len(self._raw) + len(data) > BRIEF_BYTES_MAX
+        if not self._is_long:
+            super().feed(data)
+
+    def contents(self) -> bytes:
+        """The document, or nothing."""
+        return b"" if self._is_long else super().contents()
 
 
 class TextKeeper(Keeper):

@@ -270,6 +270,23 @@ async def test_speech_is_facts():
     assert blob["sha256"] == hashlib.sha256(audio).hexdigest()
 
 
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("kept", [False, True])
+async def test_of_vectors_nothing_is_kept_but_what_was_embedded_and_errors(status, kept):
+    document = {"error": {"code": "no"}} if kept else {"data": [{"embedding": [0.125] * 50_000}]}
+    async with recording(says(answer(status, json.dumps(document).encode())), model_api={"scenario": "embedding"}) as (
+        worker,
+        _,
+    ):
+        await ask(worker, b'{"model":"m","input":["one","two"]}', path=b"/v1/embeddings")
+        fields = await worker.fields()
+    (message,) = said(fields, names.GEN_AI_INPUT_MESSAGES)
+    assert [part["content"] for part in message["parts"]] == ["one", "two"]
+    assert (names.SLUICEWAY_ERROR_BODY in fields) == kept
+    assert names.SLUICEWAY_CONTENT_TRUNCATED not in fields
+    assert names.GEN_AI_OUTPUT_MESSAGES not in fields
+
+
 @pytest.mark.parametrize("size", [1_000, 200_000])
 async def test_images_in_an_answer_are_facts(size):
     image = png(64, 32) + bytes(range(256)) * (size // 256)

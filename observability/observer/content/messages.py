@@ -173,12 +173,14 @@ def _form(fields: list[Any]) -> list[Part]:
 
 
 def _results(output: dict[str, Any]) -> list[Part]:
-    """What was made: text, images, speech."""
+    """What was made: text, images, speech, an order of documents."""
     parts = parts_of(output.get("text"))
     for key in ("data", "results"):
         results = output.get(key)
         for result in results if isinstance(results, list) else ():
-            if isinstance(result, dict) and "embedding" not in result:
+            if isinstance(result, dict) and ("relevance_score" in result or "score" in result):
+                parts.append({"type": "generic", "generic_type": "score", "content": result})
+            elif isinstance(result, dict) and "embedding" not in result:
                 for made in (result.get("b64_json"), result.get("url"), result.get("image")):
                     parts += parts_of({"image": made}) if made else []
                 parts += parts_of(result.get("revised_prompt"))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from observability.content.capture import Plan, Recording, refused, without
-from observability.content.keepers import RECORDED, JsonKeeper, limits_of
+from observability.content.keepers import BRIEF_BYTES_MAX, RECORDED, JsonKeeper, limits_of
 from observability.content.scanning import recorded_scanner
 from observability.observer.content.load import load
 from observability.observer.content.messages import answered
@@ -269,7 +269,10 @@ def test_where_there_is_no_room_nothing_is_kept_and_it_is_said(monkeypatch):
     stream = Case(
         "", "openai", "chat.completions", events({"choices": [{"delta": {"content": "long"}}]}), content_type=SSE
     )
-    for case in (stream, *(case for case in CASES if case.content_type == JSON and len(case.body) > 3)):
+    for case in (
+        stream,
+        *(case for case in CASES if case.content_type == JSON and 3 < len(case.body) <= BRIEF_BYTES_MAX),
+    ):
         facts, side, data = record(case, [case.body])
         assert facts == scan(case, [case.body])
         assert (side[2], data) == (-1, b"")

@@ -32,6 +32,10 @@ def blob(data: bytes = PNG, kind: str = "image/png", modality: str = "image", **
     return {"type": "blob", "modality": modality, "mime_type": kind, "content": "", **facts, **size}
 
 
+def score(**said: Any) -> dict[str, Any]:
+    return {"type": "generic", "generic_type": "score", "content": said}
+
+
 SIZED = blob(width=64, height=32)
 LINK = {"type": "uri", "modality": "image", "uri": "https://x.example/a.png"}
 
@@ -192,6 +196,11 @@ ANSWERED: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ),
     ("dashscope images", {"output": {"results": [{"url": "https://x.example/a.png"}]}}, [assistant(LINK)]),
     ("embeddings", {"data": [{"embedding": [0.1, 0.2]}]}, []),
+    ("rerank", {"results": [{"index": 1, "relevance_score": 0.9}]}, [assistant(score(index=1, relevance_score=0.9))]),
+    ("dashscope rerank", {"output": {"results": [{"index": 1, "relevance_score": 0.9}]}},
+        [assistant(score(index=1, relevance_score=0.9))]),
+    ("score", {"data": [{"index": 0, "object": "score", "score": 0.5}]},
+        [assistant(score(index=0, object="score", score=0.5))]),
     ("transcription", {"text": "hello"}, [assistant(text("hello"))]),
     ("plain text", "hello", [assistant(text("hello"))]),
     ("an error", {"error": {"message": "no"}}, []),
