@@ -63,7 +63,9 @@ def _input(record: Record, tree: Any, max_bytes: int) -> Fitted:
 
 def _output(record: Record, facts: Facts, tree: Any, max_bytes: int) -> Fitted:
     fields = record["fields"]
-    failed = facts.upstream_status >= 400 or (facts.findings is not None and facts.findings.error_code is not None)
+    found = facts.findings
+    failed = facts.upstream_status >= 400 or facts.outcome == names.OUTCOME_UPSTREAM_ERROR
+    failed = failed or (found is not None and found.error_code is not None)
     messages = answered(tree, whole=not failed and facts.outcome == names.OUTCOME_OK)
     error = None
     if failed:
