@@ -217,6 +217,29 @@ async def test_an_error_of_the_upstream_is_content():
                 assert said(fields, names.SLUICEWAY_ERROR_BODY)["error"]["code"] == "invalid_api_key"
 
 
+ECHO = "you asked: what is the airspeed?"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"error": {"code": ECHO, "type": "invalid_request_error", "message": ECHO}}, "invalid_request_error"),
+        ({"error": {"code": ECHO, "type": ECHO, "message": ECHO}}, "error"),
+        ({"error": ECHO}, "error"),
+        ({"code": ECHO, "message": ECHO}, "error"),
+        ({"object": "error", "code": 400, "message": ECHO}, "error"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["json", "stream"])
+async def test_where_nothing_is_recorded_an_error_says_nothing_of_what_was_asked(error, code, kind):
+    script = says(answer(400, json.dumps(error).encode())) if kind == "json" else streamed(error)
+    async with recording(script, {}) as (worker, _):
+        await ask(worker, b'{"messages":[],"model":"m","stream":true}')
+        fields = await worker.fields()
+    assert fields[names.ERROR_TYPE] == code
+    assert ECHO not in json.dumps(fields)
+
+
 async def test_what_the_gateway_refuses_is_not_recorded():
     async with recording(says(answer(200, WHOLE))) as (worker, _):
         await ask(worker, CHAT, b"x-api-key: nobody", path=b"/v1/nothing")
