@@ -132,6 +132,12 @@ _FORMATS: Final = (
         re.IGNORECASE,
     ),
     _of(
+        "token",
+        _EDGE + r"(token\\{0,3}[\"']?\s{0,4}[:=]\s{0,4}\\{0,3}[\"']?)[A-Za-z0-9._~+/=-]{16,}+",
+        rf"\1{REDACTED}",
+        re.IGNORECASE,
+    ),
+    _of(
         "signature= sig= accesskeyid= token= credential= key=",
         r"((?:[?&#;]|\\u0026)(?:[\w-]{0,20}signature|sig|[\w-]{0,10}accesskeyid|[\w-]{0,20}token|[\w-]{0,20}credential|key)=)"
         r"[^&#\s\"'<>]{3,}+",
@@ -156,7 +162,7 @@ _SUSPICIOUS: Final = "|".join(
         r"PRIVATE KEY-----|sk-|AKIA|ASIA|AROA|AIDA|LTAI|AIza|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_",
         r"k_live_|k_test_|gsk_|xai-|pplx-|nvapi-|eyJ|(?i:bearer)|://[^/@:]*:|@[A-Za-z0-9-]+\.",
         r"[0-9](?:[ ().-]{0,2}[0-9]){6}",
-        rf"(?i:{_NAMED})[^A-Za-z0-9]{{0,12}}[:=]|(?i:signature|sig|accesskeyid|token|credential|key)=",
+        rf"(?i:token|{_NAMED})[^A-Za-z0-9]{{0,12}}[:=]|(?i:signature|sig|accesskeyid|token|credential|key)=",
     )
 )
 """In every text of which something is taken out, in RE2's words. Most texts have nothing of it: 4 ns a character."""
