@@ -33,7 +33,7 @@ _META_BYTES_MAX: Final = 256
 _LINE_END: Final = re.compile(rb"(?:\\r)?\\n")
 _KINDS: Final = (re.compile(rb"[A-Z]"), re.compile(rb"[a-z]"), re.compile(rb"[0-9]"))
 _SHORT_BYTES: Final = 256
-_SHORT: Final = re.compile(rb'(?:[^"]*+"(?![dD][aA][tT][aA]:)[^"\\]{0,256}+")++')
+_SHORT: Final = re.compile(rb'(?:[^"]*+"(?! {0,4}+[dD][aA][tT][aA]:)[^"\\]{0,256}+")++')
 # Strings that need no judgement, as many as there are in a row: keys, roles and names cost 0.1 µs each and not 1.
 _HEAD, _TEXT, _LOST, _MEDIA = range(4)
 
@@ -184,9 +184,10 @@ class Start(NamedTuple):
 
 def media_start(head: bytes) -> Start | None:
     """Does a string that begins so, as it is written in JSON, hold a file as base64? None: it is text."""
-    if head[:5].lower() == b"data:":
-        comma = head.find(b",", 5, 5 + _META_BYTES_MAX)
-        meta = _unescaped(head[5:comma]) if comma >= 0 else ""
+    begin = len(head[:4]) - len(head[:4].lstrip(b" ")) + 5  # up to four blanks, as a careless client has them
+    if head[begin - 5 : begin].lower() == b"data:":
+        comma = head.find(b",", begin, begin + _META_BYTES_MAX)
+        meta = _unescaped(head[begin:comma]) if comma >= 0 else ""
         media_type, _, parameters = meta.partition(";")
         if parameters.lower().rpartition(";")[2].strip() == "base64":
             return Start(comma + 1, media_type)

@@ -157,6 +157,7 @@ def test_text_stays_text(text):
         (b"data:image\\/png;name=a.png; base64,", "image/png"),
         (b"data:image/svg\\u002Bxml;base64,", "image/svg+xml"),
         (b"data:;base64,", UNKNOWN_TYPE),
+        (b"  data:image/png;base64,", "image/png"),
     ],
 )
 def test_the_head_of_a_data_url_in_odd_writings(head, media_type):
