@@ -220,7 +220,8 @@ async def test_no_export_message_is_over_4_mib(observer):
 
 async def test_content_that_no_collector_would_take_in_one_message_stays_out_of_the_spans(observer):
     """`compat: [openinference]` has it twice, and either side may have a MiB."""
-    made = packed("1", "secret plan" * 200_000)
+    said = [{"role": "user", "parts": [{"type": "text", "content": "secret plan" * 200_000}]}]
+    made = packed("1", orjson.dumps(said).decode())
     made[Facts._fields.index("compat")] = ["openinference"]
     made[Facts._fields.index("sampled")] = made[Facts._fields.index("tracing")] = True
     assert await observer.take([made]) == 1

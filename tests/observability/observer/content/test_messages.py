@@ -145,8 +145,8 @@ ASKED: list[tuple[str, Any, list[dict[str, Any]], list[dict[str, Any]]]] = [
     ("a form", [["model", "m"], ["prompt", "a cat"], ["image", URL]], user(text("a cat"), SIZED), []),
     ("nothing known", {"foo": 1}, user(unknown(foo=1)), []),
     ("nothing", {}, [], []),
-    ("files by name", {"input": {"messages": [{"content": [{"image": "/tmp/a.png"}, {"image": f" {URL}"}]}]}},
-        user({**LINK, "uri": "/tmp/a.png"}, SIZED), []),
+    ("files by name", {"input": {"messages": [{"content": [{"image": "/files/a.png"}, {"image": f" {URL}"}]}]}},
+        user({**LINK, "uri": "/files/a.png"}, SIZED), []),
     ("no messages", {"messages": []}, [], []),
     ("functions, as they were at first",
         {"messages": [
