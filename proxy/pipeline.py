@@ -23,7 +23,7 @@ from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
-from proxy.recording import begin_recording, keep_secret
+from proxy.recording import begin_recording, end_request, keep_secret
 from proxy.relay import relay
 from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
@@ -74,8 +74,8 @@ class Pipeline:
             if plan is not None:
                 plan.close()
             recording = exchange.observation.recording
-            if recording is not None and recording.request is not None and exchange.body.complete:
-                recording.request.end()
+            if recording is not None:
+                end_request(recording, exchange)
             if exchange.payload is None:
                 exchange.observation.tape_lost = exchange.body.lost
                 exchange.body.let_go()
