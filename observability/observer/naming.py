@@ -14,6 +14,8 @@ from observability.record import Attempt, Record
 
 MODEL_CHARACTERS_MAX: Final = 256
 """Of the model a client asked for, which becomes a label of metrics. The longest names known have 80."""
+METHOD_CHARACTERS_MAX: Final = 32
+"""Of one that is none. The longest that is registered has 17."""
 _USAGE_FIELDS: Final = (
     ("input_tokens", names.GEN_AI_USAGE_INPUT_TOKENS),
     ("raw_input_tokens", names.SLUICEWAY_USAGE_RAW_INPUT_TOKENS),
@@ -115,8 +117,10 @@ def _attempt(facts: AttemptFacts, asked: str | None, to_unix_ns: int, *, alone: 
 
 
 def _request_fields(facts: Facts) -> dict[str, Any]:
+    method = facts.method
+    known = method in names.HTTP_METHODS
     fields: dict[str, Any] = {
-        names.HTTP_REQUEST_METHOD: facts.method or "_OTHER",
+        names.HTTP_REQUEST_METHOD: method if known else "_OTHER",
         names.HTTP_RESPONSE_STATUS_CODE: facts.status,
         names.SLUICEWAY_REQUEST_ID: facts.request_id,
         names.SLUICEWAY_OUTCOME: facts.outcome,
@@ -129,6 +133,7 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
         fields[names.SLUICEWAY_ATTEMPTS] = len(facts.attempts)
         fields[names.SLUICEWAY_FALLBACK] = facts.fallback
     for name, value in (
+        (names.HTTP_REQUEST_METHOD_ORIGINAL, None if known or method is None else method[:METHOD_CHARACTERS_MAX]),
         (names.URL_PATH, facts.path),
         (names.CLIENT_ADDRESS, facts.client_address),
         (names.USER_AGENT_ORIGINAL, facts.user_agent),
@@ -145,7 +150,9 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
             fields[name] = value  # noqa: PERF403 - adds to what is there
     request_model = facts.request_model
     if request_model is not None:
-        request_model = fields[names.GEN_AI_REQUEST_MODEL] = request_model[:MODEL_CHARACTERS_MAX]
+        # Postgres, which is behind some collectors, takes no text with a NUL, nor the other spans that come with it
+        request_model = request_model[:MODEL_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        fields[names.GEN_AI_REQUEST_MODEL] = request_model
     upstream_model = facts.upstream_model or request_model
     if upstream_model is not None:
         fields[names.SLUICEWAY_UPSTREAM_MODEL] = upstream_model

@@ -38,8 +38,7 @@ ERROR_PATHS: list[Path] = [
 ]
 """Wanted of every answer, for `error_code_of`."""
 
-_CODE = re.compile(r"[\w.:/#-]{1,64}|[A-Za-z]{1,20}(?: [A-Za-z]{1,20}){1,3}")
-"""One word, or a few without digits (`Internal Server Error`). It is a label of metrics too."""
+_CODE = re.compile(r"[A-Za-z0-9][\w.:/()-]*", re.ASCII)
 _EARLY_LOADS_MAX = 4
 # A body may be whole before its connection says so; after this many pieces that only looked like its end we wait.
 
@@ -356,9 +355,9 @@ def text_of(value: object) -> str | None:
 
 
 def code_of(value: object) -> str | None:
-    """An error's code as it is recorded; None: `value` is no text. A sentence, which may repeat a key, is `error`."""
+    """An error's code, or None. A sentence is none: it is in every record, and may quote what was asked."""
     text = text_of(value)
-    return text if text is None or _CODE.fullmatch(text) else "error"
+    return text if text is not None and _CODE.fullmatch(text) else None
 
 
 def index_of(choice: dict[str, Any], position: int) -> int:

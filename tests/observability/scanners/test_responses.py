@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from observability.findings import Findings
 from observability.scanners import Scanner, response_scanner
-from observability.scanners.base import code_of
 from tests.observability.chunks import byte_by_byte, cut, places
 from tests.observability.coded import encoded
 from tests.observability.scanners.anthropic_messages import ANTHROPIC
@@ -381,19 +380,3 @@ def test_64_mb_of_base64_cost_no_more_than_a_search_for_their_end() -> None:
     searched = max(seconds(lambda data: data.find(b'"')) for _ in range(3))
     for name, scanner in zip(LARGE, scanners, strict=True):
         assert min(seconds(scanner.feed) for _ in range(3)) < 100 * searched, name
-
-
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        *(
-            (one, one)
-            for one in ("invalid_api_key", "Throttling.RateQuota", "1301", "Internal Server Error", "a:b/c#d-e")
-        ),
-        *((one, None) for one in (None, "", 401, ["x"])),
-        *((one, "error") for one in ("wrong key: sk-0123456789abcdef", "key sk 1234", "x" * 65, "a\nb", "no. 5 of 7")),
-    ],
-)
-def test_a_code_is_a_word_or_a_few_without_digits(said: object, code: str | None) -> None:
-    """What else stands in its place may repeat a key, and is a label of metrics."""
-    assert code_of(said) == code
