@@ -41,6 +41,9 @@ def main() -> None:
         if "deaf" not in options and "slow" not in options:
             sys.exit(0)
 
+    signalled, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)  # not signal.pause(): what came a moment before it would be slept over
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, on_term)
     if "reloads" in options:
@@ -70,7 +73,7 @@ def main() -> None:
         say(name, "finished", "")
         return
     while True:
-        signal.pause()
+        os.read(signalled, 64)
 
 
 def wait_for_line(fifo: str) -> None:
