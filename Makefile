@@ -1,4 +1,4 @@
-# Verbs: run test check bench format clean. On a fresh machine each of them first makes .venv (Python 3.11 or newer).
+# Verbs: run test check bench bench-all format clean. On a fresh machine each of them first makes .venv (Python 3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
@@ -9,10 +9,10 @@ CONTROL ?= 127.0.0.1:9090
 UPSTREAM ?= 127.0.0.1:9101
 
 .DEFAULT_GOAL := run
-.PHONY: help run test check bench format clean
+.PHONY: help run test check bench bench-all format clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
 run: .venv/ready-to-run  ## the gateway on :8080 and control on :9090, with the simulated upstream or the real DashScope
 	@$(BIN)/python -m benchmarks.demo --listen $(LISTEN) --control $(CONTROL) --upstream $(UPSTREAM)
@@ -27,11 +27,14 @@ bench: .venv/ready-to-develop  ## benchmarks, with wrk (and nginx, to compare wi
 	@$(BIN)/python -m benchmarks.observer
 	@$(BIN)/python -m benchmarks.bench
 
+bench-all: .venv/ready-to-develop  ## this gateway beside others, under every workload: 40 minutes; see benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks.contest $(CONTEST)
+
 format: .venv/ready-to-develop  ## formatting, and what lint can mend by itself
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## back to a fresh checkout
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sluiceway
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sluiceway .bench
 
 # Two stamps: who only wants to see it run does not wait for linters and four SDKs. A second call finds them up to date.
 .venv/bin/python:
