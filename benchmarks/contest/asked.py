@@ -82,7 +82,7 @@ def upload(size: int, what: str = "") -> bytes:
 
 def for_embeddings() -> bytes:
     """An embeddings request."""
-    return _encoded({"input": ["a sluice gate"] * 48, "model": MODEL, "encoding_format": "float"})
+    return _encoded({"input": ["a sluice gate"] * 50, "model": MODEL, "encoding_format": "float"})
 
 
 def image_text(length: int) -> bytes:
@@ -124,11 +124,11 @@ def image_answer(size: int) -> bytes:
 
 @lru_cache
 def embeddings_answer() -> bytes:
-    """48 embeddings of 1,024 numbers: 1.0 MB."""
+    """50 embeddings of 1,024 numbers: 1.01 MB."""
     numbers = random.Random(7)
     data = [
         {"object": "embedding", "index": index, "embedding": [round(numbers.uniform(-1, 1), 17) for _ in range(1024)]}
-        for index in range(48)
+        for index in range(50)
     ]
-    usage = {"prompt_tokens": 192, "total_tokens": 192}
+    usage = {"prompt_tokens": 200, "total_tokens": 200}
     return _encoded({"object": "list", "data": data, "model": MODEL, "usage": usage})

@@ -111,7 +111,17 @@ class Client:
         self.answered_at = 0
 
     def run(self) -> dict[str, Any]:
-        """Asks until the time is over and waits for the answers."""
+        """Asks until the time is over, waits for the answers, and leaves."""
+        try:
+            return self._result(held=self._drive())
+        finally:
+            for connection in self._open.values():
+                connection.channel.close()
+            self._poll.close()
+            self._alarm.close()
+
+    def _drive(self) -> bool:
+        """Returns whether streams were held."""
         plan = self._plan
         for _ in range(plan.connections):
             self._idle.append(self._connect())
@@ -137,7 +147,7 @@ class Client:
                     self._alarm.rung()
                 elif (connection := self._open.get(fd)) is not None:
                     self._serve(connection, event)
-        return self._result(held=held)
+        return held
 
     def _all_hold(self) -> bool:
         return all(one.kind is None or one.events for one in self._open.values())

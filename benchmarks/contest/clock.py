@@ -42,6 +42,10 @@ class Alarm:
         value.seconds, value.nanoseconds = divmod(max(1, at_ns), _NS)
         _libc.timerfd_settime(self.fd, _ABSOLUTE, ctypes.byref(self._setting), None)
 
+    def close(self) -> None:
+        """It rings no more."""
+        os.close(self.fd)
+
     def rung(self) -> None:
         """It was readable: not any more."""
         self._set_to = 0

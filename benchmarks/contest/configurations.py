@@ -75,6 +75,7 @@ overload_manager:
     typed_config:
       "@type": CONNECTIONS
       max_active_downstream_connections: 20000
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: ADMIN}}}
 static_resources:
   listeners:
   - address: {socket_address: {address: 127.0.0.1, port_value: PORT}}
@@ -118,7 +119,7 @@ _ENVOY_CLUSTER = """\
         - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}"""
 
 
-def envoy(*, name: str, port: int, folder: str, upstream: str, sink: str, tracing: bool) -> str:
+def envoy(*, name: str, port: int, admin: int, folder: str, upstream: str, sink: str, tracing: bool) -> str:
     """Envoy's; `upstream` and `sink` are HOST:PORT."""
     clusters = [("one", upstream), ("sink", sink)]
     told = "\n".join(_ENVOY_CLUSTER % (one, one, address.rpartition(":")[2]) for one, address in clusters)
@@ -126,6 +127,7 @@ def envoy(*, name: str, port: int, folder: str, upstream: str, sink: str, tracin
     for word, value in (
         ("CONNECTIONS", _CONNECTIONS),
         ("PORT", str(port)),
+        ("ADMIN", str(admin)),
         ("FOLDER", folder),
         ("NAME", name),
         ("SINK", sink),

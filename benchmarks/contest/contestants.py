@@ -20,6 +20,8 @@ from benchmarks.contest.environments import MissingError
 from benchmarks.contestants import KEY, Bench, RecordLog
 from benchmarks.ports import free_port
 
+START_S = 90.0
+"""LiteLLM takes 8 s with a core for itself, and 40 where others are at work."""
 SECRET = f"sk-{KEY}"
 """LiteLLM wants its keys to begin like this."""
 _PARTS = {"proxy.worker": "worker", "observability.observer": "observer", "proxy.control": "control"}
@@ -46,6 +48,8 @@ class Running:
     prefixes: dict[str, str] = field(default_factory=dict)
     """By kind of request, what its path begins with, where it is not that of all."""
     metrics_url: str | None = None
+    sent: str | None = None
+    """The metric that counts its spans as they are exported, of a contestant without a log that is counted."""
     log: RecordLog | None = None
     """Of a contestant whose records are counted."""
 
@@ -85,7 +89,7 @@ def _authorized(key: str = KEY) -> dict[str, str]:
 def _alone(stage: Stage, name: str, command: list[str], url: str, ready: str, environ: dict[str, str]) -> Running:
     """A program whose processes all run on the contestants' core."""
     process = stage.bench.start(name, command, environ, core=stage.bench.core)
-    stage.bench.wait(name, ready)
+    stage.bench.wait(name, ready, START_S)
     family = machine.family_of(process.pid)
     for pid in family:
         machine.pin(pid, stage.bench.core)
@@ -112,18 +116,28 @@ def _nginx(stage: Stage, name: str) -> Running:
 
 
 def _envoy(stage: Stage, name: str) -> Running:
-    port, folder = free_port(), stage.bench.folder
+    port, admin, folder = free_port(), free_port(), stage.bench.folder
     file = folder / f"{name}.yaml"
     tracing = name == "envoy-otel"
     file.write_text(
         configurations.envoy(
-            name=name, port=port, folder=str(folder), upstream=stage.upstream, sink=stage.sink, tracing=tracing
+            name=name,
+            port=port,
+            admin=admin,
+            folder=str(folder),
+            upstream=stage.upstream,
+            sink=stage.sink,
+            tracing=tracing,
         )
     )
     url = f"http://127.0.0.1:{port}"
     program = [str(environments.ENVOY.program("envoy")), "-c", str(file), "--concurrency", "1", "-l", "error"]
     program += ["--use-dynamic-base-id"]
-    return _alone(stage, name, program, url, url + asked.CHAT_PATH, {})
+    running = _alone(stage, name, program, url, url + asked.CHAT_PATH, {})
+    if tracing:
+        running.metrics_url = f"http://127.0.0.1:{admin}/stats/prometheus"
+        running.sent = "envoy_tracing_opentelemetry_spans_sent"
+    return running
 
 
 def _portkey(stage: Stage, name: str) -> Running:
@@ -158,7 +172,7 @@ def _smg(stage: Stage, name: str) -> Running:
     program += ["--worker-urls", f"http://{stage.upstream}", "--policy", "round_robin", "--log-level", "error"]
     program += ["--disable-retries", "--disable-circuit-breaker", "--max-concurrent-requests", "20000"]
     program += ["--max-payload-size", str(512 * 1024 * 1024), "--prometheus-port", str(free_port())]
-    return _alone(stage, name, program, url, url + "/health", {})
+    return _alone(stage, name, program, url, url + "/readiness", {})
 
 
 def sluiceway(stage: Stage, name: str, *, recording: bool = True, workers: int = 1) -> Running:
@@ -178,7 +192,7 @@ def sluiceway(stage: Stage, name: str, *, recording: bool = True, workers: int =
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         }
     process = bench.start(name, [str(Path(sys.executable).with_name("sluiceway")), "serve", "-c", str(file)], environ)
-    bench.wait(name, f"http://127.0.0.1:{admin}/readyz")
+    bench.wait(name, f"http://127.0.0.1:{admin}/readyz", START_S)
     parts: dict[str, list[int]] = {}
     for pid in machine.family_of(process.pid):
         said = machine.arguments_of(pid)

@@ -110,16 +110,20 @@ def _bodies(result: Result) -> list[Verdict]:
 
 
 def _whole(result: Result) -> list[Verdict]:
-    lost = unknown = 0
+    lost = measured = 0
     for points in result["rounds"].values():
         for of_point in points.values():
             for figures in of_point.get(OURS, []):
-                unknown += figures.get("missing") is None
+                measured += figures.get("missing") is not None
                 lost += (figures.get("missing") or 0) + (figures.get("dropped") or 0)
     one, two = (median(result, "scaling", f"{count} workers", OURS, "rate") for count in (1, 2))
     told = "not measured" if not one or two is None else f"{two / one:.2f} x ({one:,.0f}/s, {two:,.0f}/s)"
     return [
-        Verdict("nothing dropped: no record missing, no record or span dropped", f"{lost} lost", lost == 0),
+        Verdict(
+            "nothing dropped: no record missing, no record or span dropped",
+            f"{lost} lost",
+            lost == 0 if measured else None,
+        ),
         Verdict(
             "two workers on two cores that generator, upstream and observer share, to one worker there", told, None
         ),

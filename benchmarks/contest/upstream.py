@@ -47,7 +47,7 @@ class _Connection:
         """Of the head first, then of the body what is kept."""
         self.left: int | None = None
         """Bytes of the body still to come; None: the head is not complete."""
-        self.chunked: _Chunks | None = None
+        self.chunked: Chunks | None = None
         self.received = 0
         self.out: deque[memoryview] = deque()
         self.events = 0
@@ -56,7 +56,7 @@ class _Connection:
         self.pace_ns = 0
 
 
-class _Chunks:
+class Chunks:
     """Takes chunked framing off; `over` at the end."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class Upstream:
         connection.received = 0
         length = _LENGTH.search(head)
         connection.left = int(length[1]) if length else 0
-        connection.chunked = _Chunks() if _CHUNKED.search(head) else None
+        connection.chunked = Chunks() if _CHUNKED.search(head) else None
         if b"\r\nexpect: 100-continue" in head.lower():
             connection.channel.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._take(connection, memoryview(rest))

@@ -19,7 +19,11 @@ SETTLE_S = 5.0
 """No new line for so long: no more will come."""
 SPANS_S = 1.3
 """The last spans of a round wait a second for company; then they are sent, or counted as lost."""
-DROPPED = ("sluiceway_records_dropped_total", "sluiceway_spans_dropped_total")
+DROPPED = (
+    "sluiceway_records_dropped_total",
+    "sluiceway_spans_dropped_total",
+    "envoy_tracing_opentelemetry_spans_dropped",
+)
 
 
 def cpu_of(pids: list[int]) -> float:
@@ -71,7 +75,7 @@ class Taken:
     before_bytes: int = 0
     """Of what touches traffic, at the start."""
     missing: int | None = None
-    """Answered requests without a record; None of a contestant that keeps none."""
+    """Answered requests without a record (Sluiceway's log line, Envoy's span); None of a contestant that keeps none."""
     dropped: int | None = None
     """Records and spans that the contestant itself counts as dropped."""
 
@@ -89,7 +93,7 @@ class Watch:
         for pid in running.pids:
             machine.reset_peak_memory(pid)
         self._taken = Taken(before_bytes=resident_of(self._worker))
-        self._lines = running.log.count() if running.log else 0
+        self._kept = self._kept_so_far()
         self._dropped = self._dropped_so_far()
         self._cpu = {part: cpu_of(pids) for part, pids in running.parts.items()}
         self._cores = self._core_times()
@@ -107,12 +111,13 @@ class Watch:
     def end(self, answered: int) -> Taken:
         """All that was taken, once the records of the `answered` requests are complete."""
         running, taken = self._running, self._taken
-        if running.log is not None:
-            self._settle(self._lines + answered)
-            time.sleep(SPANS_S)
-            taken.missing = max(0, answered - (running.log.count() - self._lines))
+        if self._kept is not None:
+            kept = self._settle(self._kept + answered)
+            taken.missing = max(0, answered - (kept - self._kept))
+            if running.log is not None:
+                time.sleep(SPANS_S)
+                running.log.empty()
             taken.dropped = int(self._dropped_so_far() - self._dropped)
-            running.log.empty()
         taken.cpu_s = {part: round(cpu_of(pids) - self._cpu[part], 2) for part, pids in running.parts.items()}
         taken.peak_bytes = peak_of(self._worker)
         taken.peak_all_bytes = peak_of(running.pids)
@@ -126,14 +131,23 @@ class Watch:
         url = self._running.metrics_url
         return sum(metric(url, name) for name in DROPPED) if url else 0.0
 
-    def _settle(self, expected: int) -> None:
-        log = self._running.log
-        assert log is not None
+    def _kept_so_far(self) -> int | None:
+        """Records that are written or sent; None of a contestant that keeps none."""
+        running = self._running
+        if running.log is not None:
+            return running.log.count()
+        if running.metrics_url and running.sent:
+            return int(metric(running.metrics_url, running.sent))
+        return None
+
+    def _settle(self, expected: int) -> int:
+        """Waits until so many are kept, or no more come; returns how many are."""
         last, since = -1, time.monotonic()
         while time.monotonic() - since < SETTLE_S:
-            count = log.count()
-            if count >= expected:
-                return
-            if count != last:
-                last, since = count, time.monotonic()
+            kept = self._kept_so_far() or 0
+            if kept >= expected:
+                return kept
+            if kept != last:
+                last, since = kept, time.monotonic()
             time.sleep(0.05)
+        return last

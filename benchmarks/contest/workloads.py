@@ -1,7 +1,8 @@
 """The workloads: what is asked of every contestant, at which points, for how long.
 
 Each measures one contestant at one point. Points and rounds are gone through in `run`, so that contestants are
-interleaved: A B C A B C. Times are chosen so that the whole takes less than 40 minutes.
+interleaved: A B C A B C. Times are chosen so that the whole takes less than 40 minutes. Idle streams come before
+large bodies: what a process keeps of those would hide what the streams take.
 """
 
 from __future__ import annotations
@@ -162,6 +163,7 @@ WORKLOADS = (
     Workload("open", "small chat at a fixed rate, share of the contestant's own capacity",
              (*(Point(name, share) for name, share in LEVELS.items()), Point(COMMON)), 2, 4.0, 4.0, _open,
              large=False, direct=False),
+    Workload("idle", "idle streams", _connections(IDLE_STREAMS), 1, 5.0, 4.0, _idle, direct=False),
     Workload("paced", f"streams of {EVENTS} events, {PACE_MS} ms apart", _connections(STREAMS), 3, RAMP_S, 6.0, _paced),
     Workload("poured", f"streams of {EVENTS} events at full speed", _connections(64), 2, 3.0, 1.0, _poured),
     Workload("upload", "chat with an image, by the size of the body, 4 at once",
@@ -172,5 +174,4 @@ WORKLOADS = (
     Workload("embeddings", "embeddings answers of 1 MB", _connections(16), 2, 2.0, 1.0, _embeddings),
     Workload("mixed", "70 % small chat, 15 % streams, 10 % uploads and 5 % images of 1 MB", _connections(32), 2, 3.0,
              1.5, _mixed),
-    Workload("idle", "idle streams", _connections(IDLE_STREAMS), 1, 5.0, 4.0, _idle, direct=False),
 )  # fmt: skip
