@@ -6,6 +6,7 @@ import argparse
 import json
 import resource
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -53,10 +54,18 @@ def main() -> int:
         options.contestants = arguments.contestants.split(",")
     if arguments.workloads:
         options.workloads = arguments.workloads.split(",")
-    result = in_temporary_folder(options)
-    print(f"saved as {report.save(result, arguments.json)}")
-    if not arguments.json:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what was started is ended then too
+    try:
+        result = in_temporary_folder(options)
+    except KeyboardInterrupt:
+        return 130
+    partial = [arguments.contestants, arguments.workloads, arguments.rounds, arguments.seconds, arguments.json]
+    whole = not any(partial) and arguments.scale == 1.0
+    print(f"saved as {report.save(result, arguments.json, whole=whole)}")
+    if whole:
         report.write(result)
+    else:
+        print("RESULTS.md is left as it is, because this was not the whole run; --render FILE writes it all the same")
     print(report.closing(result))
     return 1 if judge.complaints(result) else 0
 

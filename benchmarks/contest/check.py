@@ -127,6 +127,7 @@ SMALL = {"chat": _chat, "line": _line}
 LARGE = {"paced": _stream, "upload": _upload, "image": _image, "embeddings": _embeddings}
 NEEDED = {
     "chat": ("chat", "line"),
+    "levels": ("chat", "line"),
     "open": ("chat", "line"),
     "paced": ("paced",),
     "poured": ("paced",),

@@ -106,7 +106,7 @@ class Client:
         self._waiting: deque[int] = deque()
         """When requests were due for which no connection was idle; bounded by rate x seconds."""
         self._buffer = memoryview(bytearray(READ_BYTES))
-        self._begun = self._running = 0
+        self._begun = self._running = self._streams_begun = 0
         self._started_at = self._ends_at = self._counts_from = 0
         self.answered_at = 0
 
@@ -131,26 +131,21 @@ class Client:
         self._counts_from = self._started_at + int(plan.warm_s * _S)
         self._ends_at = self._started_at + int(plan.seconds * _S)
         gives_up_at = self._ends_at + int(plan.finish_s * _S)
-        held = False
         while (now := now_ns()) < gives_up_at:
             due_at = self._begin_what_is_due(now)
             if not due_at and not self._running and not self._waiting:
                 break
-            if plan.hold and not held and self._begun == plan.connections and self._all_hold():
+            if plan.hold and self._streams_begun >= plan.connections:
                 print(json.dumps({"open": len(self._open), "seconds": (now - self._started_at) / _S}), flush=True)
                 sys.stdin.read()
-                held = True
-                break
+                return True
             self._alarm.set(min(due_at or gives_up_at, gives_up_at))
             for fd, event in self._poll.poll():
                 if fd == self._alarm.fd:
                     self._alarm.rung()
                 elif (connection := self._open.get(fd)) is not None:
                     self._serve(connection, event)
-        return held
-
-    def _all_hold(self) -> bool:
-        return all(one.kind is None or one.events for one in self._open.values())
+        return False
 
     def _connect(self) -> _Connection:
         channel = socket.create_connection(self._address, timeout=10)
@@ -270,6 +265,7 @@ class Client:
             return
         outcome = kind.outcome
         if not connection.events:
+            self._streams_begun += 1
             connection.first_at = now
         connection.events += events
         if kind.paced and connection.begun_at >= self._counts_from:

@@ -133,7 +133,7 @@ def _whole(result: Result) -> list[Verdict]:
 def held_back(result: Result) -> list[tuple[str, str, str, float]]:
     """Workload, point, contestant and headroom wherever generator and upstream do not do twice as much."""
     found = []
-    for workload in ("chat", "poured", "upload", "crowd", "image", "embeddings", "mixed"):
+    for workload in ("chat", "levels", "poured", "upload", "crowd", "image", "embeddings", "mixed"):
         for point in result["rounds"].get(workload, {}):
             direct = median(result, workload, point, "direct", "rate")
             for name in names(result, workload, point):

@@ -43,6 +43,8 @@ _OTHER = Column("other core busy", "other_core_busy", form=".0%")
 DETAILS: dict[str, tuple[Column, ...]] = {
     "chat": (_RATE, Column("p50 ms", "latency_ms.p50", form=".2f"), Column("p99 ms", "latency_ms.p99", form=".2f"),
              Column("p99.9 ms", "latency_ms.p999", form=".2f"), *_CPU, _PEAK, _OTHER, *_ERRORS[:1], *_LOST),
+    "levels": (_RATE, Column("p50 ms", "latency_ms.p50", form=".2f"), Column("p99 ms", "latency_ms.p99", form=".2f"),
+               _CPU[-1], _OTHER, *_ERRORS[:1], *_LOST),
     "open": (Column("asked/s", "rate_asked"), _RATE, Column("added p50 ms", "added_ms.p50", form=".2f"),
              Column("added p99 ms", "added_ms.p99", form=".2f"), Column("added p99.9 ms", "added_ms.p999", form=".2f"),
              Column("direct p99 ms", "direct_ms.p99", form=".2f"), *_ERRORS, *_LOST),
@@ -205,11 +207,12 @@ def write(result: Result) -> None:
     PAGE.write_text(page(result))
 
 
-def save(result: Result, file: Path | None) -> Path:
-    """The figures as JSON."""
+def save(result: Result, file: Path | None, *, whole: bool) -> Path:
+    """The figures as JSON. Those of a whole run replace the ones before, which git has."""
     if file is None:
         RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"contest-{str(result['when']).replace(':', '')}.json"
+        when = "" if whole else f"-{str(result['when']).replace(':', '')}"
+        file = RESULTS / f"contest{when}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")
     return file
 

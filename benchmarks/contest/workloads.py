@@ -132,8 +132,9 @@ def _idle(context: Context, running: Running, point: Point, seconds: float) -> F
     figures = hold(
         context, running, [{"what": "idle"}], connections=streams, ramp_s=seconds, seconds=seconds, finish_s=20.0
     )
-    figures["grown_per_stream"] = figures["grown_bytes"] / max(1, streams)
-    figures["grown_all_per_stream"] = figures["grown_all_bytes"] / max(1, streams)
+    if "open" in figures:  # else not all came up in time
+        figures["grown_per_stream"] = figures["grown_bytes"] / figures["open"]
+        figures["grown_all_per_stream"] = figures["grown_all_bytes"] / figures["open"]
     return figures
 
 
@@ -158,10 +159,11 @@ def _connections(*counts: int) -> tuple[Point, ...]:
 
 
 WORKLOADS = (
-    Workload("chat", "small chat, closed loop, by connections", _connections(64, 1, 16, 256), 3, 4.0, 1.5, _closed,
+    Workload("chat", "small chat, closed loop, 64 connections", _connections(64), 5, 4.0, 0.8, _closed, large=False),
+    Workload("levels", "small chat, closed loop, by connections", _connections(1, 16, 256), 2, 3.0, 0.8, _closed,
              large=False),
     Workload("open", "small chat at a fixed rate, share of the contestant's own capacity",
-             (*(Point(name, share) for name, share in LEVELS.items()), Point(COMMON)), 2, 4.0, 4.0, _open,
+             (*(Point(name, share) for name, share in LEVELS.items()), Point(COMMON)), 2, 4.0, 3.5, _open,
              large=False, direct=False),
     Workload("idle", "idle streams", _connections(IDLE_STREAMS), 1, 5.0, 4.0, _idle, direct=False),
     Workload("paced", f"streams of {EVENTS} events, {PACE_MS} ms apart", _connections(STREAMS), 3, RAMP_S, 6.0, _paced),

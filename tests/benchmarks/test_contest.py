@@ -84,6 +84,26 @@ def test_every_event_of_a_stream_is_seen_with_its_delay(upstream: str) -> None:
     assert 0 < one["delay_ms"]["p50"] <= one["delay_ms"]["max"]
 
 
+def test_idle_streams_stay_until_they_are_let_go(upstream: str) -> None:
+    plan = {
+        "url": upstream,
+        "headers": KEY,
+        "kinds": [{"what": "idle"}],
+        "connections": 30,
+        "ramp_s": 0.1,
+        "hold": True,
+    }
+    command = [sys.executable, "-m", "benchmarks.contest.client"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(plan) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["open"] == 30
+        process.stdin.close()
+        assert json.loads(process.stdout.read())["unfinished"] == 0
+
+
 def test_streams_at_full_speed_have_all_their_events(upstream: str) -> None:
     _, one = ask(upstream, "paced", 200, 0, connections=4, seconds=0.2)
     assert one["requests"] > 4
