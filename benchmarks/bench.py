@@ -106,6 +106,11 @@ class Round:
     spans_dropped: int | None = None  # likewise
 
 
+def chat_script(folder: Path) -> None:
+    """What `generate` has wrk send."""
+    (folder / "chat.lua").write_text(_LUA % (json.dumps(REQUEST.decode()), KEY))
+
+
 def generate(bench: Bench, url: str, seconds: int) -> Round:
     """One run of wrk; raises RuntimeError when it fails."""
     command = ["taskset", "-c", str(bench.rest), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
@@ -202,7 +207,7 @@ def run(plan: Plan, only: str | None, folder: Path) -> dict[str, object]:
     """The whole benchmark; raises NotReadyError, RuntimeError, ValueError (one core)."""
     core, rest = machine.two_cores()
     bench = Bench(folder, core, rest)
-    (folder / "chat.lua").write_text(_LUA % (json.dumps(REQUEST.decode()), KEY))
+    chat_script(folder)
     (folder / "request.json").write_bytes(REQUEST)
     try:
         bench.start_nginx()

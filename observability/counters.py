@@ -1,5 +1,7 @@
 """What an observer sheds, counted in prometheus-client's files (PROMETHEUS_MULTIPROC_DIR), added up by `exposition`."""
 
+import threading
+
 from prometheus_client import CollectorRegistry, Counter
 
 from observability import names
@@ -21,13 +23,15 @@ class DropCounters:
             ("reason",),
             registry=registry,
         )
-
         self._content = Counter(
             names.prometheus_name(names.SLUICEWAY_CONTENT_DROPPED),
             "Lines and spans without the content that was recorded for them, by reason",
             ("reason",),
             registry=registry,
         )
+        self._lock = threading.Lock()
+        self.spans_dropped = 0
+        """In all, for the last line of a process, whose metrics end with the gateway."""
 
     def records(self, reason: str, count: int = 1) -> None:
         """Lines shed: lines_blocked, lines_failed, behind or malformed."""
@@ -36,6 +40,8 @@ class DropCounters:
     def spans(self, reason: str, count: int = 1) -> None:
         """Spans shed: queue_full, behind, export_failed, shutdown or malformed."""
         self._spans.labels(reason).inc(count)
+        with self._lock:
+            self.spans_dropped += count
 
     def content(self, reason: str, count: int = 1) -> None:
         """One record's content left out: overload, shed, behind, redaction or failed (in line and spans), or

@@ -72,7 +72,7 @@ async def observe(index: int, runtime: Path) -> None:
     closing = [asyncio.to_thread(one.close, SPANS_TIMEOUT_S) for one in (export, events) if one is not None]
     await asyncio.gather(*closing)
     notes.end()
-    logger.info("observer_stopped", index=index, malformed_batches=intake.malformed)
+    logger.info("observer_stopped", index=index, malformed_batches=intake.malformed, spans_dropped=drops.spans_dropped)
     await asyncio.to_thread(lines.close, LINES_TIMEOUT_S)
 
 

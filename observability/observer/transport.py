@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
-from observability.observer.export import Transport, say_not_delivered
+from observability.observer.export import NotDelivered, Transport
 from observability.observer.readable import readable_spans
 from observability.observer.tracing import Tracing
 
@@ -33,9 +33,13 @@ def log_what_exporters_say() -> None:
 
 
 class _Reasons(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self._complaints = NotDelivered()
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say_not_delivered(record.getMessage(), record.levelno)
+            self._complaints.say(record.getMessage(), record.levelno)
         except Exception:  # noqa: BLE001  (as in observability.log)
             self.handleError(record)
 

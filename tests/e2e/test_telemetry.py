@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from benchmarks.collectors import Collector
 from observability import names
 from observability.board import DROP_REASONS, Board, Cell
 from tests.e2e.traffic import CHAT, ask, chat_body, document_of
@@ -154,34 +155,39 @@ async def test_what_fails_is_traced_whatever_the_sampler_says(tmp_path: Path) ->
     assert any(name.startswith("gen_ai_client_inference_duration_seconds") for name in metrics)
 
 
-@pytest.mark.parametrize("trouble", ["hangs", "refuses", "not there"])
-async def test_a_collector_in_trouble_costs_no_line(tmp_path: Path, trouble: str) -> None:
-    with OtlpSink() as sink:
-        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
-        if trouble == "hangs":
-            sink.answering.clear()
-        elif trouble == "refuses":
-            sink.status = 400
+@pytest.mark.parametrize("how", ["refusing", "hanging", "crawling", "failing"])
+async def test_a_collector_in_trouble_costs_no_line_and_its_spans_are_counted(tmp_path: Path, how: str) -> None:
+    collector = await asyncio.to_thread(Collector, how)
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }
+    async with (
+        Simulated.running() as upstream,
+        Gateway.serving(document_of(upstream.url), tmp_path, workers=2, environ=environ) as gateway,
+    ):
+        board = gateway.board
+        first = await asyncio.gather(*(ask(gateway.port, f"first-{number}") for number in range(REQUESTS)))
+        if how == "crawling":  # it takes everything, in the end
+            await asyncio.to_thread(collector.wait, "asked")
         else:
-            environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
-        async with (
-            Simulated.running() as upstream,
-            Gateway.serving(document_of(upstream.url), tmp_path, workers=2, environ=environ) as gateway,
-        ):
-            board = gateway.board
-            first = await asyncio.gather(*(ask(gateway.port, f"first-{number}") for number in range(REQUESTS)))
-            await gateway.records(REQUESTS)
-            if trouble != "not there":
-                await sink.until(lambda: sink.requests > 0)  # the trouble has begun
-            second = await asyncio.gather(*(ask(gateway.port, f"second-{number}") for number in range(REQUESTS)))
-            await gateway.records(2 * REQUESTS)
-            assert all(got.whole and got.status == 200 for got in (*first, *second))
-            sink.answering.set()
-        assert gateway.process.returncode == 0
-    exact(board, 2 * REQUESTS)
-    assert len(gateway.records_so_far()) == 2 * REQUESTS
-    if trouble == "hangs":
-        assert len({span.span_id for span in sink.spans}) == 2 * 2 * REQUESTS  # late, and all of them
+            await gateway.lines.wait("spans_not_delivered")
+        second = await asyncio.gather(*(ask(gateway.port, f"second-{number}") for number in range(REQUESTS)))
+        await gateway.records(2 * REQUESTS)
+        assert all(got.whole and got.status == 200 for got in (*first, *second))
+        await asyncio.to_thread(collector.heal)
+        assert (await ask(gateway.port, "after")).whole
+        await gateway.records(2 * REQUESTS + 1)
+    assert gateway.process.returncode == 0
+    exact(board, 2 * REQUESTS + 1)
+    delivered = await asyncio.to_thread(collector.end)
+    assert delivered > 0
+    dropped = sum(line["spans_dropped"] for line in gateway.lines.of("observer_stopped"))
+    assert delivered + dropped == 2 * (2 * REQUESTS + 1)
+    assert how != "crawling" or dropped == 0
+    assert how != "failing" or dropped > 0
     assert gateway.lines.other == []
 
 

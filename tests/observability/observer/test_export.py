@@ -14,7 +14,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from observability.observer import transport
-from observability.observer.export import SpanExport
+from observability.observer.export import NotDelivered, SpanExport
 from observability.observer.spans import SpanEncoder
 from observability.observer.tracing import Tracing, envelope, tracing_of
 from tests.fakes.otlp_sink import OtlpSink, SpanStore
@@ -315,3 +315,14 @@ async def test_what_an_exporter_says_is_the_reason_in_a_line_of_ours(monkeypatch
     assert lines
     assert {line["event"] for line in lines} == {"spans_not_delivered"}
     assert all(line["reason"] and "secret" not in line["reason"] for line in lines)
+
+
+def test_what_is_said_again_and_again_is_said_a_few_times():
+    complaints = NotDelivered()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(100):
+            complaints.say("full")
+        assert len(lines) == NotDelivered.LINES_MAX
+        complaints._since -= NotDelivered.WINDOW_S
+        complaints.say("full")
+    assert [line.get("lines_left_out") for line in lines] == [None] * 5 + [95]
