@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -123,8 +124,14 @@ def _line(running: Running) -> bool:
     raise _WrongError("no log line")
 
 
-SMALL = {"chat": _chat, "line": _line}
-LARGE = {"paced": _stream, "upload": _upload, "image": _image, "embeddings": _embeddings}
+CHECKS = {
+    "chat": _chat,
+    "line": _line,
+    "paced": _stream,
+    "upload": _upload,
+    "image": _image,
+    "embeddings": _embeddings,
+}
 NEEDED = {
     "chat": ("chat", "line"),
     "levels": ("chat", "line"),
@@ -141,15 +148,16 @@ NEEDED = {
 """By workload the checks that a contestant must have passed."""
 
 
-def check(running: Running, *, large: bool) -> Checked:
-    """Asks all that the upstream of that stage can answer."""
+def check(running: Running, workloads: Iterable[str]) -> Checked:
+    """Asks what those workloads need, and no more: a large upload would leave memory behind."""
     found, reasons = Checked(), {}
-    for name, one in (LARGE if large else SMALL).items():
+    wanted = {workload: needed for workload, needed in NEEDED.items() if workload in workloads}
+    for name in dict.fromkeys(name for needed in wanted.values() for name in needed):
         try:
-            found.same_bytes &= one(running)
+            found.same_bytes &= CHECKS[name](running)
         except (_WrongError, OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             reasons[name] = str(error) or repr(error)
-    for workload, needed in NEEDED.items():
+    for workload, needed in wanted.items():
         why = next((f"{name}: {reasons[name]}" for name in needed if name in reasons), None)
         if why:
             found.failed[workload] = why

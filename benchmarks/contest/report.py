@@ -157,11 +157,13 @@ def _head(result: Result) -> Iterator[str]:
     for name, why in result["skipped"].items():
         yield f"\n{name} was skipped: {why}"
     yield ""
-    yield (
-        "(1): generator and upstream alone do less than twice as much here, so the figure is partly theirs. Where a "
-        "contestant is slow its uploads and image answers above 1 MB are four, once, instead of as many as go into the "
-        "time: " + ", ".join(name for name, one in result["contestants"].items() if one["slow"]) + "."
-    )
+    slow = ", ".join(name for name, one in result["contestants"].items() if one["slow"])
+    yield "(1): generator and upstream alone do less than twice as much here, so the figure is partly theirs."
+    if slow:
+        yield (
+            f"{slow}: uploads and image answers above 1 MB are four, once, instead of as many as go into the time, and "
+            "16 uploads at once and streams at full speed have one round."
+        )
     yield ""
 
 

@@ -1,7 +1,7 @@
 """One whole run: the contestants started, checked, warmed up and measured, workload after workload.
 
-Two stages, each with an upstream of its own and all contestants started anew: the small chat, and everything else. In a
-third the gateway has one and two workers, and all processes are free to run on every core.
+In stages, with all contestants started anew for each (see `workloads.STAGES`). In the last the gateway has one and two
+workers, and all processes are free to run on every core.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from benchmarks.contest.check import check
 from benchmarks.contest.contestants import CONTESTANTS, Contestant, Running, Stage, sluiceway
 from benchmarks.contest.environments import MissingError
 from benchmarks.contest.measure import Context, Figures, GeneratorError, ask, wrk
-from benchmarks.contest.workloads import WORKLOADS, Point, Workload
+from benchmarks.contest.workloads import SMALL, STAGES, WORKLOADS, Point, Workload
 from benchmarks.contestants import Bench, NotReadyError
 from benchmarks.ports import free_port
 
 WARM_UP_S = 1.0
+STARTS_S = 30.0
+"""Of all contestants, with their checks and the warm-up."""
 SCALING = "scaling"
 ONCE_IF_SLOW = ("crowd", "poured")
 """What slow contestants do in one round only: LiteLLM takes half a minute for 16 uploads of 64 MB."""
@@ -87,7 +89,7 @@ class Run:
         self.generator_capacity = 0.0
         chosen = [one for one in WORKLOADS if one.name in options.workloads]
         self._chosen = chosen
-        starts_s = 25.0 * 2
+        starts_s = STARTS_S * len({one.stage for one in chosen})
         self._progress = Progress(starts_s + sum(foreseen_s(options, one, len(self._wanted)) for one in chosen))
 
     def whole(self) -> dict[str, Any]:
@@ -98,10 +100,10 @@ class Run:
             except MissingError as error:
                 self._skip(contestant, str(error))
         began = time.time()
-        for large in (False, True):
-            chosen = [one for one in self._chosen if one.large is large]
+        for stage in STAGES:
+            chosen = [one for one in self._chosen if one.stage == stage]
             if chosen:
-                self._stage(chosen, large=large)
+                self._stage(stage, chosen)
         if SCALING in self._options.workloads:
             self._scale()
         core, rest = machine.two_cores()
@@ -140,22 +142,22 @@ class Run:
         finally:
             bench.stop()
 
-    def _stage(self, chosen: list[Workload], *, large: bool) -> None:
-        with self._set_up("large" if large else "small", large=large) as stage:
-            running = self._start(stage, large=large)
+    def _stage(self, name: str, chosen: list[Workload]) -> None:
+        with self._set_up(name, large=name != SMALL) as stage:
+            running = self._start(stage, [one.name for one in chosen])
             direct = running.get("direct") or Running("direct", f"http://{stage.upstream}", {}, {})
             slow = frozenset(one.name for one in self._wanted if one.slow)
             context = Context(stage, direct, str(stage.bench.rest), self._options.scale, self.capacity, slow=slow)
             warm = [{"what": "chat"}]
             for one in running.values():
                 ask(context, one, warm, seconds=min(WARM_UP_S, self._options.seconds or WARM_UP_S), connections=16)
-            if not large:
+            if name == SMALL:
                 self.generator_capacity = ask(context, direct, warm, seconds=1.0)["rate"]
                 context.generator_capacity = self.generator_capacity
             for workload in chosen:
                 self._workload(context, workload, running)
 
-    def _start(self, stage: Stage, *, large: bool) -> dict[str, Running]:
+    def _start(self, stage: Stage, workloads: list[str]) -> dict[str, Running]:
         """Starts and checks them all."""
         started: dict[str, Running] = {}
         for contestant in list(self._wanted):
@@ -165,7 +167,7 @@ class Run:
             except NotReadyError as error:
                 self._skip(contestant, str(error).replace("\n", " ")[:300])
                 continue
-            found = check(running, large=large)
+            found = check(running, workloads)
             self.failed.setdefault(contestant.name, {}).update(found.failed)
             self.same_bytes[contestant.name] = self.same_bytes.get(contestant.name, True) and found.same_bytes
             for workload, why in found.failed.items():

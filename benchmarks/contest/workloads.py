@@ -1,8 +1,7 @@
 """The workloads: what is asked of every contestant, at which points, for how long.
 
 Each measures one contestant at one point. Points and rounds are gone through in `run`, so that contestants are
-interleaved: A B C A B C. Times are chosen so that the whole takes less than 40 minutes. Idle streams come before
-large bodies: what a process keeps of those would hide what the streams take.
+interleaved: A B C A B C. Times are chosen so that the whole takes less than 40 minutes.
 """
 
 from __future__ import annotations
@@ -16,6 +15,10 @@ from benchmarks.contest.contestants import Running
 from benchmarks.contest.measure import Context, Figures, ask, hold, wrk
 
 KB, MB = 1000, 1_000_000
+SMALL = "small"
+STAGES = (SMALL, "idle", "streams", "bodies")
+"""Contestants are started anew for each: what a process keeps of one kind of work would hide what the next takes. The
+first has the upstream of the small chat, the others that of streams and large bodies."""
 LEVELS = {"20 %": 0.2, "50 %": 0.5, "80 %": 0.8}
 COMMON = "common"
 RATE_MAX = 15_000.0
@@ -48,8 +51,8 @@ class Workload:
     takes_s: float
     """Of one measurement, beside its seconds: for what is to be foreseen."""
     measure: Callable[[Context, Running, Point, float], Figures]
-    large: bool = True
-    """Needs the upstream of streams and large bodies, not that of the small chat."""
+    stage: str
+    """One of `STAGES`."""
     direct: bool = True
     """Whether direct is a contestant here."""
 
@@ -119,6 +122,7 @@ def _crowd_of_uploads(context: Context, running: Running, point: Point, seconds:
 
 def _images(context: Context, running: Running, point: Point, seconds: float) -> Figures:
     kind = {"what": "image", "number": int(point.value * 0.75)}
+    ask(context, context.direct, [kind], connections=1, count=1)  # the upstream makes it once, and keeps it
     few = running.name in context.slow and point.value > MB
     return ask(context, running, [kind], connections=4, seconds=seconds, count=4 if few else 0, finish_s=40.0)
 
@@ -159,21 +163,22 @@ def _connections(*counts: int) -> tuple[Point, ...]:
 
 
 WORKLOADS = (
-    Workload("chat", "small chat, closed loop, 64 connections", _connections(64), 5, 4.0, 0.8, _closed, large=False),
+    Workload("chat", "small chat, closed loop, 64 connections", _connections(64), 5, 4.0, 0.8, _closed, SMALL),
     Workload("levels", "small chat, closed loop, by connections", _connections(1, 16, 256), 2, 3.0, 0.8, _closed,
-             large=False),
+             SMALL),
     Workload("open", "small chat at a fixed rate, share of the contestant's own capacity",
              (*(Point(name, share) for name, share in LEVELS.items()), Point(COMMON)), 2, 4.0, 3.5, _open,
-             large=False, direct=False),
-    Workload("idle", "idle streams", _connections(IDLE_STREAMS), 1, 5.0, 4.0, _idle, direct=False),
-    Workload("paced", f"streams of {EVENTS} events, {PACE_MS} ms apart", _connections(STREAMS), 3, RAMP_S, 6.0, _paced),
-    Workload("poured", f"streams of {EVENTS} events at full speed", _connections(64), 2, 3.0, 1.0, _poured),
+             SMALL, direct=False),
+    Workload("idle", "idle streams", _connections(IDLE_STREAMS), 1, 5.0, 4.0, _idle, "idle", direct=False),
+    Workload("paced", f"streams of {EVENTS} events, {PACE_MS} ms apart", _connections(STREAMS), 3, RAMP_S, 6.0, _paced,
+             "streams"),
+    Workload("poured", f"streams of {EVENTS} events at full speed", _connections(64), 2, 3.0, 1.0, _poured, "streams"),
     Workload("upload", "chat with an image, by the size of the body, 4 at once",
-             _sizes(KB, 10 * KB, 100 * KB, MB, 10 * MB, 100 * MB), 1, 1.5, 2.5, _upload),
-    Workload("crowd", "16 uploads at once", _sizes(64 * MB), 2, 0.0, 6.0, _crowd_of_uploads),
+             _sizes(KB, 10 * KB, 100 * KB, MB, 10 * MB, 100 * MB), 1, 1.5, 2.5, _upload, "bodies"),
+    Workload("crowd", "16 uploads at once", _sizes(64 * MB), 2, 0.0, 6.0, _crowd_of_uploads, "bodies"),
     Workload("image", "chat answered with an image, by the size of the answer, 4 at once",
-             _sizes(MB, 4 * MB, 16 * MB, 64 * MB), 1, 1.5, 1.5, _images),
-    Workload("embeddings", "embeddings answers of 1 MB", _connections(16), 2, 2.0, 1.0, _embeddings),
+             _sizes(MB, 4 * MB, 16 * MB, 64 * MB), 1, 1.5, 1.5, _images, "bodies"),
+    Workload("embeddings", "embeddings answers of 1 MB", _connections(16), 2, 2.0, 1.0, _embeddings, "bodies"),
     Workload("mixed", "70 % small chat, 15 % streams, 10 % uploads and 5 % images of 1 MB", _connections(32), 2, 3.0,
-             1.5, _mixed),
+             1.5, _mixed, "bodies"),
 )  # fmt: skip

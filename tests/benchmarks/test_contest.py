@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.contest import asked, charts, environments, judge, report
-from benchmarks.contest.check import check
+from benchmarks.contest.check import NEEDED, check
 from benchmarks.contest.client import Client, Plan
 from benchmarks.contest.contestants import Running
 from benchmarks.contest.run import Options, Run
@@ -22,6 +22,7 @@ from benchmarks.contest.upstream import Chunks
 from benchmarks.ports import free_port
 from tests.fakes.programs import program
 
+LARGE = ("paced", "poured", "idle", "upload", "crowd", "image", "embeddings", "mixed")
 KEY = {"Authorization": "Bearer k"}
 
 
@@ -49,15 +50,15 @@ def ask(url: str, what: str, number: int = 0, other: int = 0, **plan: Any) -> tu
 
 
 def test_the_upstream_does_all_that_a_contestant_is_checked_for(upstream: str) -> None:
-    found = check(Running("direct", upstream, KEY, {}), large=True)
+    found = check(Running("direct", upstream, KEY, {}), NEEDED)
     assert (found.failed, found.same_bytes) == ({}, True)
 
 
 def test_a_contestant_that_says_something_else_is_not_measured() -> None:
     """One that answers every chat with a valid answer of its own."""
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b", asked.chat_answer("no", 38)) as url:
-        found = check(Running("other", url, KEY, {}), large=True)
-    assert set(found.failed) == {"paced", "poured", "idle", "upload", "crowd", "image", "embeddings", "mixed"}
+        found = check(Running("other", url, KEY, {}), [*LARGE, "chat"])
+    assert set(found.failed) == {*LARGE, "chat"}
     assert "another image" in found.failed["upload"]
 
 
