@@ -36,7 +36,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Exit: 0; 1 when a figure is no result or something was not reached; 2 when a tool is missing."""
+    """Exit: 0; 1 when the figures are no result; 2 when a tool is missing."""
     arguments = _arguments()
     if arguments.render:
         result = json.loads(arguments.render.read_text())

@@ -27,8 +27,6 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def number(value: float) -> str:
     """As short as it may be."""
-    if value >= 10_000:
-        return f"{value / 1000:,.0f}k"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
