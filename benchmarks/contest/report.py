@@ -12,6 +12,8 @@ from benchmarks.contest.figures import Result, added, median, names, spread
 from benchmarks.contest.judge import complaints, held_back, rounds_of, verdicts
 
 PAGE = Path(__file__).parent.parent / "RESULTS.md"
+REASONS_MAX = 3
+"""Of what failed, in a table's footnote; the JSON has twenty of each measurement."""
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -121,6 +123,11 @@ def _workload(result: Result, workload: str) -> Iterator[str]:
         yield f"**{point}**, median of {rounds_of(result, workload, point)} rounds"
         yield ""
         yield from _table(result, workload, point)
+        for name in names(result, workload, point):
+            reasons = {why for one in result["rounds"][workload][point][name] for why in one.get("reasons", {})}
+            if reasons:
+                told = "; ".join(sorted(reasons)[:REASONS_MAX]).replace("|", "/")
+                yield f"\n{name}, what failed: {told}"
     for name, why in _failed(result, workload):
         yield ""
         yield f"{name} is missing: {why}"

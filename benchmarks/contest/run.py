@@ -110,7 +110,7 @@ class Run:
         return {
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             "took_s": time.time() - began,
-            "machine": machine.description(),
+            "machine": {**machine.description(), "node": machine.says(["node", "--version"])},
             "cores": {"contestant": core, "everything else": rest},
             "contestants": {
                 one.name: {"does": one.does, "version": version_of(one), "slow": one.slow} for one in self._wanted
