@@ -5,19 +5,30 @@ used.
 """
 
 import importlib.metadata
-import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
-_USER: Final = re.compile(r"//[^/@\s]*@")
 HTTP: Final = "http/protobuf"
 SCOPE: Final = "sluiceway"
 SERVICE_NAME_DEFAULT: Final = "sluiceway"
+INSTANCE: Final = "service.instance.id"
+
+TIMEOUT_S_MAX: Final = 600
+"""The specification has this variable in ms, Python's exporters in s: 10000 would be three hours for a collector that
+hangs, and is nobody's wish."""
+
+SECRET_CHARACTERS_MIN: Final = 8
+"""Of a header's value, each word that is so long is taken for one: Bearer has six."""
+
+_USER: Final = re.compile(r"//[^/@\s]*@")
+_PLACE: Final = re.compile(r"(https?://[^/\s?#'\"]*)[/?#][^\s'\")]*|(with url: )\S+")
+"""What follows the host: backends have tokens in paths and queries."""
 
 
 class Variables:
@@ -26,8 +37,8 @@ class Variables:
     def __init__(self, environ: Mapping[str, str], signal: str) -> None:
         self._environ = environ
         self._signal = signal
-        self.unusable: list[str] = []
-        """Variables that an exporter would stumble over."""
+        self.unusable = [name for name, value in environ.items() if name.startswith("OTEL_") and not value.strip()]
+        """Variables that an exporter would stumble over; gRPC's does over empty ones."""
         self.complaints: list[str] = []
         """What was not understood and what would be right, for the log; without secrets."""
 
@@ -48,6 +59,12 @@ class Variables:
         if value:
             self.complaints.append(f"{name}: {value} is no number from {least} on; {default} is used")
         return default
+
+    def ignored(self, known: Mapping[str, str]) -> None:
+        """Complain about variables of the standard that change nothing here. `known`: each with what does."""
+        for name, instead in known.items():
+            if self.get(name):
+                self.complaints.append(f"{name}: changes nothing here; {instead}")
 
     def exporters(self) -> list[str]:
         """OTLP where an endpoint is set: nobody wants a gateway that knocks at localhost:4318 by default."""
@@ -83,7 +100,8 @@ class Variables:
         for prefix in (f"OTEL_EXPORTER_OTLP_{self._signal}_", "OTEL_EXPORTER_OTLP_"):
             if (timeout := self.get(f"{prefix}TIMEOUT")) and not _is_duration(timeout):
                 self.unusable.append(f"{prefix}TIMEOUT")
-                self.complaints.append(f"{prefix}TIMEOUT: {timeout} is no number of seconds; 10 would be right")
+                right = f"of at most {TIMEOUT_S_MAX}; 10 would be right"
+                self.complaints.append(f"{prefix}TIMEOUT: {timeout} is no number of seconds {right}")
             if coding := self.get(f"{prefix}COMPRESSION").lower():
                 if coding not in codings:
                     right = " or ".join(sorted(codings))
@@ -93,9 +111,18 @@ class Variables:
             if any("=" not in item for item in self.get(f"{prefix}HEADERS").split(",") if item.strip()):
                 self.complaints.append(f"{prefix}HEADERS: one of them is none; name=value,name=value would be right")
             if protocol == HTTP and (endpoint := self.get(f"{prefix}ENDPOINT")) and not _is_url(endpoint):
-                where = endpoint.rpartition("@")[2]
-                where = "collector:4318" if "//" in where or not _is_url(f"http://{where}") else where
-                self.complaints.append(f"{prefix}ENDPOINT: not an HTTP URL; one like http://{where} would be right")
+                right = f"one like http://{_host_of(endpoint) or 'collector:4318'} would be right"
+                self.complaints.append(f"{prefix}ENDPOINT: not an HTTP URL; {right}")
+
+
+def prepare(environ: MutableMapping[str, str], unusable: Iterable[str]) -> None:
+    """Leave to the exporters what `Variables` has read: without blanks around it (a line end behind an endpoint makes
+    it a host that cannot be), and without what they would stumble over."""
+    for name, value in list(environ.items()):
+        if name.startswith("OTEL_") and value != value.strip():
+            environ[name] = value.strip()
+    for name in unusable:
+        environ.pop(name, None)
 
 
 def resource() -> "Resource":
@@ -116,16 +143,49 @@ def scope_version() -> str:
         return ""
 
 
-def without_password(text: str) -> str:
-    """What an exporter says may quote the endpoint, with user and password."""
-    return _USER.sub("//", text)
+def with_instance(attributes: str, instance_id: str) -> str:
+    """OTEL_RESOURCE_ATTRIBUTES with a `service.instance.id` for all processes of a host, where it has none.
+
+    The SDK would draw one for each process: then the sums of a host would begin again as a second series, beside the
+    first, whenever the process that sends them is started again.
+    """
+    if any(item.partition("=")[0].strip() == INSTANCE for item in attributes.split(",")):
+        return attributes
+    return ",".join(part for part in (attributes.strip(), f"{INSTANCE}={instance_id}") if part)
+
+
+def without_secrets(text: str) -> str:
+    """What an exporter says may quote the endpoint, with password and path, and the headers: none of it is told."""
+    for word in _secret_words(os.environ):
+        text = text.replace(word, "…")
+    return _PLACE.sub(r"\1\2…", _USER.sub("//", text))
+
+
+def _secret_words(environ: Mapping[str, str]) -> Iterator[str]:
+    """Of the headers' values, as they are written and as they are meant."""
+    for name, value in environ.items():
+        if name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("HEADERS"):
+            for item in value.split(","):
+                said = item.partition("=")[2] or item
+                words = re.split(r"[^!-~]+", f"{said} {unquote(said)}")
+                yield from (word for word in words if len(word) >= SECRET_CHARACTERS_MIN)
 
 
 def _is_duration(text: str) -> bool:
     try:
-        return 0 < float(text) < math.inf
+        return 0 < float(text) <= TIMEOUT_S_MAX
     except ValueError:
         return False
+
+
+def _host_of(text: str) -> str:
+    """Host and port of what has no scheme; empty where that is none. Not the rest, which may hold secrets."""
+    try:
+        url = urlsplit(f"http://{text}")
+        _ = url.port  # ValueError: what stands there is no number, and so the rest no host
+    except ValueError:
+        return ""
+    return "" if "//" in text else url.netloc.rpartition("@")[2]
 
 
 def _is_url(text: str) -> bool:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from observability import names, queues
 from observability.board import DROP_REASONS, Board, Cell
 from observability.exemplars import with_exemplars
+from observability.metrics_settings import failures_of
 from observability.tally import LABELS, request_totals
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -93,6 +94,11 @@ class HostCollector(Collector):
         yield dropped
         yield self._requests()
         yield self._model_apis()
+        yield CounterMetricFamily(
+            names.prometheus_name(names.SLUICEWAY_METRICS_EXPORT_FAILURES),
+            "Times that the collector did not take these numbers, or not all of them",
+            value=failures_of(self._folder),
+        )
         yield from self._gauges()
         yield from self._queues()
 

@@ -1,4 +1,8 @@
-"""How the metrics leave a host over OTLP: settings from the environment, and the exporter that they ask for."""
+"""How the metrics leave a host over OTLP: settings from the environment, and the exporter that they ask for.
+
+Beside the counts lie two numbers that outlive the process that sends: since when they count, and how often sending
+failed.
+"""
 
 import logging
 from collections.abc import Mapping, MutableMapping
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
-from observability.environment import HTTP, Variables
+from observability.environment import HTTP, Variables, prepare
 from observability.lines import LineFile, LineWriter
 
 if TYPE_CHECKING:
@@ -14,6 +18,11 @@ if TYPE_CHECKING:
 
 INTERVAL_MS: Final = 60_000
 """OTEL_METRIC_EXPORT_INTERVAL's default."""
+_FAILURES: Final = "failures"
+_IGNORED: Final = {
+    "OTEL_METRIC_EXPORT_TIMEOUT": "OTEL_EXPORTER_OTLP_TIMEOUT does",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "buckets are those of /metrics",
+}
 _TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 
 
@@ -47,6 +56,7 @@ def metrics_of(environ: Mapping[str, str]) -> MetricsSettings:
         variables.complaints.append(f"{_TEMPORALITY}: {preference} is not known; {known}")
         variables.unusable.append(_TEMPORALITY)
         preference = "cumulative"
+    variables.ignored(_IGNORED)
     return MetricsSettings(
         tuple(exporters),
         protocol,
@@ -59,8 +69,7 @@ def metrics_of(environ: Mapping[str, str]) -> MetricsSettings:
 
 def open_exporter(environ: MutableMapping[str, str], settings: MetricsSettings, lines: LineWriter) -> "MetricExporter":
     """The exporter, which reads the rest of the environment itself; what it cannot read is taken out of it before."""
-    for name in settings.unusable:
-        environ.pop(name, None)
+    prepare(environ, settings.unusable)
     logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)  # it quotes headers, and so tokens
     if "otlp" not in settings.exporters:
         from opentelemetry.sdk.metrics.export import ConsoleMetricExporter  # noqa: PLC0415  (25 MB)
@@ -77,14 +86,32 @@ def open_exporter(environ: MutableMapping[str, str], settings: MetricsSettings, 
         OTLPMetricExporter as HttpExporter,
     )
 
-    return HttpExporter()
+    from observability.answers import Answers  # noqa: PLC0415
+
+    return HttpExporter(session=Answers().session)
 
 
-def start_of(runtime: Path, now_ns: int) -> int:
-    """When this host began to count, Unix ns: the first time that anybody asked in this runtime directory."""
-    path = runtime / "metrics-since"
+def start_of(folder: Path, now_ns: int) -> int:
+    """When this host began to count, Unix ns: the first time that anybody asked in this folder, which is that of the
+    counts. OSError where the disk has no room."""
+    path = folder / "since"
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         path.write_text(str(now_ns), encoding="ascii")
         return now_ns
+
+
+def failures_of(folder: Path) -> int:
+    """How often the numbers were not taken, or not all of them."""
+    try:
+        return int((folder / _FAILURES).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def count_failure(folder: Path) -> None:
+    """Once more. Raises OSError where the disk has no room."""
+    new = folder / f"{_FAILURES}.new"
+    new.write_text(str(failures_of(folder) + 1), encoding="ascii")
+    new.replace(folder / _FAILURES)

@@ -24,11 +24,15 @@ EVENT_REQUEST: Final = "request"
 
 # --- HTTP (stable conventions) -----------------------------------------------------------------------------------
 HTTP_REQUEST_METHOD: Final = "http.request.method"
+HTTP_REQUEST_METHOD_ORIGINAL: Final = "http.request.method_original"
+"""Where the method is none that the conventions know, and so _OTHER."""
 HTTP_ROUTE: Final = "http.route"
 HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
 HTTP_REQUEST_RESEND_COUNT: Final = "http.request.resend_count"
 """Attempt spans only: 1 for the second attempt."""
 URL_PATH: Final = "url.path"
+URL_SCHEME: Final = "url.scheme"
+"""Of our own listener: what a proxy before it spoke is not known."""
 CLIENT_ADDRESS: Final = "client.address"
 USER_AGENT_ORIGINAL: Final = "user_agent.original"
 NETWORK_PROTOCOL_VERSION: Final = "network.protocol.version"
@@ -54,6 +58,10 @@ GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tok
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_INPUT_MESSAGES_REF: Final = "gen_ai.input.messages_ref"
+GEN_AI_OUTPUT_MESSAGES_REF: Final = "gen_ai.output.messages_ref"
+GEN_AI_SYSTEM_INSTRUCTIONS_REF: Final = "gen_ai.system_instructions_ref"
+"""Where the same is stored; what OpenTelemetry's own instrumentations write, and no convention has yet."""
 GEN_AI_USAGE_COST: Final = "gen_ai.usage.cost"
 """No convention has it; it is what Langfuse and others read."""
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
@@ -70,6 +78,8 @@ SLUICEWAY_ERROR_ORIGIN: Final = "sluiceway.error.origin"
 SLUICEWAY_ERROR_MESSAGE: Final = "sluiceway.error.message"
 SLUICEWAY_ERROR_BODY: Final = "sluiceway.error.body"
 """What the upstream said of an error: content, only where answers are recorded."""
+SLUICEWAY_ERROR_BODY_REF: Final = "sluiceway.error.body_ref"
+"""Where that is stored."""
 SLUICEWAY_CONTENT_TRUNCATED: Final = "sluiceway.content.truncated"
 SLUICEWAY_CONTENT_INPUT_BYTES: Final = "sluiceway.content.input_bytes"
 SLUICEWAY_CONTENT_OUTPUT_BYTES: Final = "sluiceway.content.output_bytes"
@@ -121,6 +131,9 @@ SLUICEWAY_VERDICT: Final = "sluiceway.verdict"
 SLUICEWAY_LABEL_PREFIX: Final = "sluiceway.label."
 """Before the name of a label of a Model API or consumer."""
 
+HTTP_METHODS: Final = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+"""Those of RFC 9110 and RFC 5789: a client that makes up methods makes up no names of spans."""
+
 # --- values ------------------------------------------------------------------------------------------------------
 OUTCOME_OK: Final = "ok"
 OUTCOME_REJECTED: Final = "rejected"
@@ -146,11 +159,13 @@ USAGE_NONE: Final = "none"
 
 # --- metrics -----------------------------------------------------------------------------------------------------
 GEN_AI_CLIENT_OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
+GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 GEN_AI_SERVER_REQUEST_DURATION: Final = "gen_ai.server.request.duration"
 GEN_AI_SERVER_TIME_TO_FIRST_TOKEN: Final = "gen_ai.server.time_to_first_token"
 GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN: Final = "gen_ai.server.time_per_output_token"
 GEN_AI_CLIENT_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 GEN_AI_CLIENT_INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"
 GEN_AI_CLIENT_INFERENCE_USAGE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
 GEN_AI_CLIENT_INFERENCE_USAGE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
 GEN_AI_CLIENT_INFERENCE_USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.cache_read.input_tokens"
@@ -160,6 +175,8 @@ GEN_AI_CLIENT_INFERENCE_OPERATION_INPUT_TOKENS: Final = "gen_ai.client.inference
 GEN_AI_CLIENT_INFERENCE_OPERATION_OUTPUT_TOKENS: Final = "gen_ai.client.inference.operation.output_tokens"
 SLUICEWAY_REQUESTS: Final = "sluiceway.requests"
 SLUICEWAY_COST: Final = "sluiceway.cost"
+SLUICEWAY_TOKENS: Final = "sluiceway.tokens"
+SLUICEWAY_ERRORS: Final = "sluiceway.errors"
 SLUICEWAY_IMAGES: Final = "sluiceway.images"
 SLUICEWAY_OVERHEAD_DURATION: Final = "sluiceway.overhead.duration"
 HTTP_SERVER_ACTIVE_REQUESTS: Final = "http.server.active_requests"
@@ -173,6 +190,8 @@ SLUICEWAY_LINES_QUEUED: Final = "sluiceway.lines.queued"
 """Bytes of lines that wait in an observer for whoever reads stdout."""
 SLUICEWAY_SPANS_DROPPED: Final = "sluiceway.spans.dropped"
 """Spans whose record is in the log and the metrics all the same."""
+SLUICEWAY_METRICS_EXPORT_FAILURES: Final = "sluiceway.metrics.export_failures"
+"""Times that a collector did not take all the numbers of a host."""
 SLUICEWAY_CONNECTIONS: Final = "sluiceway.connections"
 SLUICEWAY_MODEL_API_INFO: Final = "sluiceway.model_api.info"
 """Always 1: what its labels say of a Model API, for queries that join it with the other metrics."""
@@ -201,9 +220,15 @@ TOKEN_BUCKETS: Final = (
     *(4194304.0, 16777216.0, 67108864.0),
 )
 
-CONTENT: Final = frozenset(
-    {GEN_AI_INPUT_MESSAGES, GEN_AI_OUTPUT_MESSAGES, GEN_AI_SYSTEM_INSTRUCTIONS, SLUICEWAY_ERROR_BODY}
-)
+
+CONTENT_REFS: Final = {
+    GEN_AI_INPUT_MESSAGES: GEN_AI_INPUT_MESSAGES_REF,
+    GEN_AI_SYSTEM_INSTRUCTIONS: GEN_AI_SYSTEM_INSTRUCTIONS_REF,
+    GEN_AI_OUTPUT_MESSAGES: GEN_AI_OUTPUT_MESSAGES_REF,
+    SLUICEWAY_ERROR_BODY: SLUICEWAY_ERROR_BODY_REF,
+}
+"""Of each field with content the one that says where it is stored, for who asks for that (`observer.uploads`)."""
+CONTENT: Final = frozenset(CONTENT_REFS)
 """The fields that are shed first: what was said, not what happened."""
 
 # --- the latest conventions --------------------------------------------------------------------------------------

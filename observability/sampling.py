@@ -14,6 +14,8 @@ _PARENT: Final = istr("traceparent")
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 MAX_TRACESTATE_CHARACTERS: Final = 512
 """The specification asks to carry at least 512; more is somebody else's luggage."""
+MAX_TRACESTATE_MEMBERS: Final = 32
+"""More make the list invalid, by the specification."""
 _TRACE_ID_SPACE: Final = 1 << 64
 _ROOTS: Final = ("always_on", "always_off", "traceidratio")
 DEFAULT_SAMPLER: Final = "parentbased_always_on"
@@ -46,7 +48,9 @@ def trace_context(headers: MultiMapping[str], fresh_trace_id: str) -> TraceConte
 def _tracestate(headers: MultiMapping[str]) -> str | None:
     """All lines as one list; None where there is none, or one that may not be: the trace goes on without it."""
     state = ",".join(headers.getall("tracestate", ()))
-    return state if 0 < len(state) <= MAX_TRACESTATE_CHARACTERS and state.isascii() and state.isprintable() else None
+    if not 0 < len(state) <= MAX_TRACESTATE_CHARACTERS or state.count(",") >= MAX_TRACESTATE_MEMBERS:
+        return None
+    return state if state.isascii() and state.isprintable() else None
 
 
 Sampler = Callable[[TraceContext], bool]

@@ -1,5 +1,7 @@
-"""Small files of lines that survive kills and full disks: a line is in them whole or not at all."""
+"""Small files of lines that survive kills and full disks: a line is in them whole or not at all. Several processes may
+write one."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -10,11 +12,23 @@ def begin(path: Path) -> bytes:
     OSError where that cannot be.
     """
     with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of a file that several write, nobody's line is being written now
         file.seek(0)
         data = file.read()
         end = data.rfind(b"\n") + 1
         file.truncate(end)
     return data[:end]
+
+
+def since(path: Path, offset: int) -> bytes:
+    """Whole lines from `offset` on, the end of one; empty where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except OSError:
+        return b""
+    return data[: data.rfind(b"\n") + 1]
 
 
 def append(path: Path, line: bytes) -> bool:
@@ -24,6 +38,7 @@ def append(path: Path, line: bytes) -> bool:
     except OSError:
         return False
     try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
         end = os.fstat(fd).st_size
         try:
             if os.write(fd, line) == len(line):

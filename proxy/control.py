@@ -55,7 +55,7 @@ from proxy.config.seal import plain_of
 from proxy.heartbeat import now_ms, silent_slots
 from proxy.link import Links, offer_line, packed
 from proxy.reload import Generation, Reload
-from proxy.state import Kept, StateError, StateFolder, read_kept
+from proxy.state import Kept, StateError, StateFolder, kept_prices, read_kept
 
 BAD_CONFIGURATION = 2
 """Exit code."""
@@ -262,6 +262,17 @@ def _described(document: Document) -> list[Mapping[str, str]]:
     return [description(one.name, one.scenario, one.resource_group, one.labels) for one in document.model_apis]
 
 
+def _in_force(text: str, options: argparse.Namespace) -> Document:
+    """What the kept copy says; with the prices of then, where their file is not to be read now. Raises ConfigError."""
+    try:
+        return parse(text, os.environ, options.file, options.options)
+    except ConfigError as error:
+        prices = kept_prices(options.config.parent)
+        if prices is None or not all(one.path.startswith("prices") for one in error.complaints):
+            raise
+        return parse(text, os.environ, options.file, {**options.options, "prices": prices})
+
+
 def main() -> int:
     """The command line that the supervisor uses."""
     open_standard_descriptors()
@@ -275,7 +286,7 @@ def main() -> int:
     lines = set_up("control", runtime=options.runtime)
     try:
         kept = read_kept(options.config)
-        document = parse(kept.text, os.environ, options.file, options.options)
+        document = _in_force(kept.text, options)
     except (ConfigError, StateError) as error:
         sys.stderr.write(f"{error}\n")
         return BAD_CONFIGURATION

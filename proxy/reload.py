@@ -148,11 +148,14 @@ class Reload:
                 _log.info("configuration_unchanged", generation=self._kept.generation, file=str(self._file))
             self.refused = ()
             return
+        plain = plain_of(document)
         try:
-            package = packed(plain_of(document))
+            package = packed(plain)
         except ValueError as error:
             raise ConfigError([Complaint(str(self._file), str(error), "make it smaller")]) from None
         adopted = await _aside(lambda: self._state.adopt(text, seal, anew=text == self._kept.text))
+        if document.prices is not None:
+            await _aside(lambda: self._state.keep_prices(plain["prices"]))
         self._kept, self.document, self.refused = Kept(adopted.generation, seal, text), document, ()
         line = offer_line(adopted.generation, seal, package)
         self._announce(Generation(adopted.generation, seal, document, line))

@@ -13,14 +13,16 @@ import asyncio
 import math
 import os
 import sys
+import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 
 from observability.board import LANES, Board
+from observability.environment import with_instance
 from observability.log import get_logger, set_up
 from proxy.children import ChildSpec, python_module
 from proxy.config.advice import advice
@@ -28,7 +30,7 @@ from proxy.config.complaints import Complaint, ConfigError
 from proxy.config.file import read
 from proxy.config.model import Document
 from proxy.config.seal import VARIABLE as SEAL_KEY
-from proxy.config.seal import fresh_key, seal_of
+from proxy.config.seal import fresh_key, plain_of, seal_of
 from proxy.runtime import BOARD, METRICS, RuntimeDirectoryError, remove_abandoned, runtime_directory
 from proxy.sockets import AddressError, Listeners, listen_alone
 from proxy.state import Adopted, StateError, StateFolder
@@ -38,6 +40,8 @@ BAD_CONFIGURATION = 2
 """Exit code: the file, or an option that overrides it."""
 BAD_MACHINE = 3
 """Exit code: an address, the state folder, the temporary folder."""
+
+_RESOURCE: Final = "OTEL_RESOURCE_ATTRIBUTES"
 
 
 def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: str | None = None) -> int:
@@ -55,6 +59,8 @@ def serve(path: Path, *, workers: int | Literal["auto"] | None = None, listen: s
             state = stack.enter_context(StateFolder(Path(document.state.removeprefix("sqlite:")).parent))
             seal_key = fresh_key()
             adopted = state.adopt(text, seal_of(document, seal_key))
+            if document.prices is not None:
+                state.keep_prices(plain_of(document)["prices"])
             runtime = stack.enter_context(runtime_directory())
         except (AddressError, StateError, RuntimeDirectoryError) as error:
             return _refuse(BAD_MACHINE, str(error))
@@ -82,7 +88,11 @@ def plan_of(
     listener; makes the board."""
     slots = len(listeners.fds)
     observers = _count(document.observers, math.ceil(slots / 2))
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS), SEAL_KEY: seal_key}
+    environ = {
+        "PROMETHEUS_MULTIPROC_DIR": str(runtime / METRICS),
+        SEAL_KEY: seal_key,
+        _RESOURCE: with_instance(os.environ.get(_RESOURCE, ""), str(uuid.uuid4())),
+    }
     common = ("--runtime", str(runtime))
     configured = (*common, "--config", str(adopted.path))
 

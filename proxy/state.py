@@ -7,6 +7,9 @@ other. `generation` holds
 the number too, in case the copy gets lost: it only grows. It is written first: if the machine stops between the two
 writes, the next start skips a number, where the other order would give one number to two texts.
 
+`last-good-prices.json` holds what the file of `prices` said: people write that one too, and half an entry in it must
+not keep control from starting again.
+
 One gateway at a time uses a folder. Its supervisor holds the lock and adopts what the gateway starts with; from then on
 only its control process, which dies with the supervisor, adopts anything.
 """
@@ -16,12 +19,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 GENERATION_MAX = 2**53 - 1
 """JSON readers that have only doubles tell numbers apart up to here; a change a millisecond takes 285,000 years."""
 
-
+_PRICES: Final = "last-good-prices.json"
 _FIRST_LINE: Final = re.compile(rb"# generation ([0-9]{1,16}) of this gateway, sealed ([0-9a-f]{0,64}): do not edit\n")
 
 
@@ -59,6 +64,15 @@ def read_kept(path: Path) -> Kept:
     except UnicodeDecodeError:
         pass
     raise StateError(f"state: {path} is damaged: restart the gateway")
+
+
+def kept_prices(folder: Path) -> dict[str, Any] | None:
+    """What `keep_prices` has written; None where it is missing or damaged."""
+    try:
+        prices = orjson.loads((folder / _PRICES).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return prices if isinstance(prices, dict) else None
 
 
 class StateFolder:
@@ -110,6 +124,13 @@ class StateFolder:
         except OSError as error:
             raise StateError(f"state: cannot write in {self._folder} ({error.strerror})") from None
         return Adopted(generation, path)
+
+    def keep_prices(self, prices: object) -> None:
+        """What the file of `prices` says of a document that is adopted; where there is no room for it, not."""
+        try:
+            self._replace(self._folder / _PRICES, orjson.dumps(prices).decode())
+        except OSError:
+            return
 
     @staticmethod
     def _kept(path: Path) -> Kept | None:

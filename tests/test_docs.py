@@ -30,8 +30,10 @@ METRICS = [
     *(names.SLUICEWAY_ATTEMPTS, names.SLUICEWAY_IMAGES, names.SLUICEWAY_OVERHEAD_DURATION),
     *(names.HTTP_SERVER_ACTIVE_REQUESTS, names.SLUICEWAY_CONFIG_GENERATION, names.SLUICEWAY_RECORDS_DROPPED),
     *(names.SLUICEWAY_RECORDS_QUEUED, names.SLUICEWAY_SPANS_DROPPED, names.SLUICEWAY_CONNECTIONS),
+    names.SLUICEWAY_METRICS_EXPORT_FAILURES,
     *(names.SLUICEWAY_CONTENT_DROPPED, names.SLUICEWAY_COST),
-    *(names.SLUICEWAY_SPANS_QUEUED, names.SLUICEWAY_LINES_QUEUED),
+    *(names.SLUICEWAY_SPANS_QUEUED, names.SLUICEWAY_LINES_QUEUED, names.SLUICEWAY_TOKENS, names.SLUICEWAY_ERRORS),
+    names.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
     *(value for name, value in vars(names).items() if name.startswith("GEN_AI_CLIENT_INFERENCE_")),
     names.SLUICEWAY_MODEL_API_INFO,
 ]
@@ -203,6 +205,9 @@ def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
         file, _, anchor = target.partition("#")
         other = (page.parent / file).resolve() if file else page
+        if other.suffix != ".md":
+            assert other.is_file(), target
+            continue
         assert other in PAGES, target
         headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
         assert not anchor or anchor in {

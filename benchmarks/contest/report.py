@@ -169,7 +169,7 @@ def _head(result: Result) -> Iterator[str]:
     if slow:
         yield (
             f"{slow}: uploads and image answers above 1 MB are four, once, instead of as many as go into the time, and "
-            "16 uploads at once and streams at full speed have one round."
+            "16 uploads at once and streams at full speed have one round; idle streams are 500."
         )
     yield ""
 

@@ -26,6 +26,8 @@ RATE_MAX = 15_000.0
 PACE_MS = 20
 STREAMS = 1_000
 IDLE_STREAMS = 5_000
+IDLE_STREAMS_IF_SLOW = 500
+"""LiteLLM begins some 50 a second; what each takes is seen of fewer too."""
 RAMP_S = 2.0
 """1,000 streams begin within it: all at once would measure how a queue of 1,000 empties."""
 
@@ -132,7 +134,8 @@ def _embeddings(context: Context, running: Running, point: Point, seconds: float
 
 
 def _idle(context: Context, running: Running, point: Point, seconds: float) -> Figures:
-    streams = int(point.value * min(1.0, context.scale))
+    most = IDLE_STREAMS_IF_SLOW if running.name in context.slow else point.value
+    streams = int(min(most, point.value * min(1.0, context.scale)))
     figures = hold(
         context, running, [{"what": "idle"}], connections=streams, ramp_s=seconds, seconds=seconds, finish_s=20.0
     )

@@ -1,7 +1,7 @@
 """Attributes that single backends read in place of the conventions' own: `tracing.compat` adds them to the spans.
 
     openinference  Phoenix, Arize: the kind of each span, without which an operation that the conventions have no name
-                   for counts no tokens; reasoning tokens; recorded content as input.value and output.value
+                   for counts no tokens; reasoning tokens; recorded content (`observer.openinference`)
     langfuse       Langfuse: the kind, and when the first token came, which it takes from nowhere else
     arms           Alibaba Cloud ARMS, CMS: the kind, the sum of tokens, the first token in ns from the upstream's start
     signoz         SigNoz: the first token in s
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from observability import names
+from observability.observer.openinference import add_content
 from observability.record import Record
 
 Attributes = dict[str, Any]
@@ -34,6 +35,11 @@ def compatible(record: Record, wanted: Sequence[str]) -> tuple[Attributes, Attri
     return server, client
 
 
+def compatible_attempt(wanted: Sequence[str]) -> Attributes:
+    """What the span of an attempt has beside its own."""
+    return {"openinference.span.kind": "CHAIN"} if "openinference" in wanted else {}
+
+
 def _kind(fields: Attributes, generating: str, embedding: str, reranking: str) -> str | None:
     """The word for what an operation does; None for those that only look after something (files, tasks)."""
     operation = fields.get(names.GEN_AI_OPERATION_NAME)
@@ -51,10 +57,8 @@ def _openinference(record: Record, server: Attributes, client: Attributes) -> No
     reasoning = fields.get(names.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS)
     if reasoning is not None:
         client["llm.token_count.completion_details.reasoning"] = reasoning
-    for name, side in ((names.GEN_AI_INPUT_MESSAGES, "input"), (names.GEN_AI_OUTPUT_MESSAGES, "output")):
-        if name in fields:
-            client[f"{side}.value"] = fields[name]
-            client[f"{side}.mime_type"] = "application/json"
+    if not names.CONTENT.isdisjoint(fields):
+        add_content(fields, server, client)
 
 
 def _langfuse(record: Record, server: Attributes, client: Attributes) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from observability.environment import without_password
+from observability.environment import without_secrets
 from observability.log import get_logger
 from observability.observer.otlp import Envelope
 
@@ -27,7 +27,7 @@ DELAY_MS = 1000
 """How long a span waits for company. The SDK's default of 5 s is long for somebody who looks at the dashboard."""
 
 Dropped = Callable[[str, int], None]
-"""(reason, spans): queue_full, export_failed or shutdown. Called in any thread."""
+"""(reason, spans): queue_full, export_failed, rejected or shutdown. Called in any thread."""
 
 _log = get_logger(__name__)
 
@@ -47,7 +47,7 @@ class NotDelivered:
         self._said = self._unsaid = 0
 
     def say(self, reason: str, level: int = logging.ERROR) -> None:
-        """The reason may quote the endpoint, never its password. Callable from any thread."""
+        """The reason may quote the endpoint, never its secrets. Callable from any thread."""
         now = time.monotonic()
         with self._lock:
             if now - self._since >= self.WINDOW_S:
@@ -58,14 +58,25 @@ class NotDelivered:
             self._said += 1
             unsaid, self._unsaid = self._unsaid, 0
         more = {"lines_left_out": unsaid} if unsaid else {}
-        _log.log(level, "spans_not_delivered", reason=without_password(reason), **more)
+        _log.log(level, "spans_not_delivered", reason=without_secrets(reason), **more)
+
+
+class RejectedError(Exception):
+    """The collector took the request, and not all of its spans."""
+
+    def __init__(self, spans: int) -> None:
+        super().__init__(spans)
+        self.spans = spans
 
 
 class Transport(Protocol):
     """Takes one encoded request to where it belongs."""
 
     def send(self, request: bytes, spans: int) -> bool:
-        """Send an ExportTraceServiceRequest of so many spans; blocks, with a time limit. False: it is lost."""
+        """Send an ExportTraceServiceRequest of so many spans; blocks, with a time limit. False: it is lost.
+
+        Raises RejectedError.
+        """
 
     def shutdown(self) -> None:
         """Give up waiting and retrying."""
@@ -161,17 +172,20 @@ class SpanExport:
     def _run(self, transport: Transport) -> None:
         while (batch := self._next_batch()) is not None:
             data, count = batch
+            lost, reason = count, "export_failed"
             try:
-                sent = transport.send(self._envelope.request(data), count)
+                if transport.send(self._envelope.request(data), count):
+                    lost = 0
+            except RejectedError as error:
+                lost, reason = min(error.spans, count), "rejected"
             except Exception as error:  # noqa: BLE001  (a sender that died would look like a slow collector for ever)
                 self._complaints.say(f"{type(error).__name__}: {error}")
-                sent = False
             with self._changed:
                 given_up = self._given_up  # then `close` has counted them
                 self._sending_spans -= count
                 self._changed.notify_all()
-            if not sent and not given_up:
-                self._dropped("export_failed", count)
+            if lost and not given_up:
+                self._dropped(reason, lost)
 
     def _next_batch(self) -> tuple[list[bytes], int] | None:
         with self._changed:

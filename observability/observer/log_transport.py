@@ -12,6 +12,7 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 
+from observability.answers import Answers
 from observability.observer.export import Transport
 from observability.observer.transport import http_seam
 
@@ -20,7 +21,7 @@ def open_log_transport(protocol: str) -> Transport:
     """A transport; call it once for each thread that sends. RuntimeError where this version has no place for bytes."""
     if protocol == "grpc":
         return _GrpcTransport()
-    exporter = HttpLogExporter()
+    exporter = HttpLogExporter(session=Answers().session)  # a redirection is no success
     seam = http_seam(exporter)
     if seam is None:
         raise RuntimeError("the exporter of log records is not one that is known here")

@@ -5,8 +5,9 @@ to it); without it the metrics live in this process alone, as tests want them.
 
 Label values come from callers and providers, so their number is bounded: a model name beyond the first 200 becomes
 `other`, an error type beyond the first 100 `_OTHER`, and after 2,000 label sets (the SDK's own limit for an instrument)
-models are no longer told apart. The names are kept in files too: the counts of an observer outlive it, so a new set of
-200 names for each restart would be no bound.
+models are no longer told apart. The names are kept in files too, which all observers of a host share: the counts of an
+observer outlive it, so a new set of 200 names for each restart would be no bound, and a model that is `other` at one of
+them and has its name at the next would have no right sum.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter
 from observability import names, whole_lines
 from observability.exemplars import Seen, Trace
 from observability.observer.quick_histogram import QuickHistogram
+from observability.observer.shares import Shares
 from observability.observer.token_metrics import InferenceUsage, TokenMetrics, TokenUsage
 from observability.record import Record
 
@@ -48,46 +50,69 @@ _Key = tuple[str, str, str, str, str, str]
 
 
 class _Names:
-    """The first `limit` values that come; all others are `other`. With a file, the successor knows them too."""
+    """The first `limit` values that come; all others are `other`. With a file, they are the first of all observers.
+
+    Two that find the last room at once may both take it: there are at most as many too much as there are observers.
+    """
 
     def __init__(self, limit: int, other: str, path: Path | None) -> None:
         self._known: dict[str, str] = {"": ""}
         self._limit = limit
         self._other = other
         self._path = path
+        self._read_bytes = 0
         if path is not None:
             with contextlib.suppress(OSError):
-                self._learn(whole_lines.begin(path))
+                whole_lines.begin(path)
+            self._learn(path)
 
-    def _learn(self, lines: bytes) -> None:
-        for line in lines.splitlines()[: self._limit]:
+    def _learn(self, path: Path) -> None:
+        """What has been written since the last time, by whomever."""
+        lines = whole_lines.since(path, self._read_bytes)
+        self._read_bytes += len(lines)
+        for line in lines.split(b"\n"):
             with contextlib.suppress(orjson.JSONDecodeError):
                 value = orjson.loads(line)
-                if isinstance(value, str):
-                    self._known[value] = value
+                if isinstance(value, str) and not self._full:
+                    self._known[value] = _printable(value)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._known) > self._limit
 
     def bounded(self, value: str) -> str:
         known = self._known.get(value)
-        if known is not None:
-            return known
-        if len(self._known) > self._limit:
-            return self._other
-        self._known[value] = value
-        if self._path is not None:
-            whole_lines.append(self._path, orjson.dumps(value) + b"\n")
-        return value
+        if known is None and not self._full:
+            if self._path is not None:
+                self._learn(self._path)
+            known = self._known.get(value)
+            if known is None and not self._full:
+                known = self._known[value] = _printable(value)
+                if self._path is not None:
+                    whole_lines.append(self._path, orjson.dumps(value) + b"\n")
+        return self._other if known is None else known
+
+
+def _printable(value: str) -> str:
+    """Prometheus reads no page in which a label has a NUL, and a model's name is the caller's to choose."""
+    return (
+        value
+        if value.isprintable()
+        else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
+    )
 
 
 class _Series:
     """The histograms of one label set, made when they are first needed: an unused one would be 16 lines of zeros."""
 
-    __slots__ = ("_of", "duration", "key", "per_token", "request", "ttft")
+    __slots__ = ("_of", "duration", "first_chunk", "key", "per_token", "request", "ttft")
 
     def __init__(self, key: _Key, of: "RecordMetrics") -> None:
         self.key = key
         self._of = of
         self.request = of.request_duration.labels(*key)
         self.duration: QuickHistogram | None = None
+        self.first_chunk: QuickHistogram | None = None
         self.ttft: QuickHistogram | None = None
         self.per_token: QuickHistogram | None = None
 
@@ -95,6 +120,11 @@ class _Series:
         if self.duration is None:
             self.duration = self._of.duration_of(self.key[0]).labels(*self.key)
         self.duration.count(duration_s, trace)
+
+    def observe_first_chunk(self, first_chunk_s: float, trace: Trace | None) -> None:
+        if self.first_chunk is None:
+            self.first_chunk = self._of.first_chunk_of(self.key[0]).labels(*self.key)
+        self.first_chunk.count(first_chunk_s, trace)
 
     def observe_ttft(self, ttft_s: float, trace: Trace | None) -> None:
         if self.ttft is None:
@@ -117,6 +147,16 @@ def _histogram(
     return QuickHistogram(names.prometheus_name(name, "seconds"), text, labels, buckets=buckets, registry=registry)
 
 
+def _pair(
+    name: str, of_inference: str | None, text: str, registry: CollectorRegistry | None
+) -> tuple[QuickHistogram, QuickHistogram]:
+    """Of what the upstream took: of all operations, or beside it one of inference."""
+    general = _histogram(name, text, names.DURATION_BUCKETS, registry)
+    if of_inference is None:
+        return general, general
+    return general, _histogram(of_inference, text, names.DURATION_BUCKETS, registry)
+
+
 class RecordMetrics:
     """All metrics that come from records; one instance in a process."""
 
@@ -127,18 +167,19 @@ class RecordMetrics:
         *,
         latest: bool = False,
     ) -> None:
-        """`known`: beginning of the names of the files with the known names, one for each observer of a host.
+        """`known`: beginning of the names of the files with the known names, the same for all observers of a host.
 
         `latest`: by the latest conventions (`names.LATEST_OPT_IN`).
         """
         text = "The upstream's time: first attempt until the response was whole"
-        self.operation_duration = self.inference_duration = _histogram(
-            names.GEN_AI_CLIENT_OPERATION_DURATION, text, names.DURATION_BUCKETS, registry
+        name, newer = names.GEN_AI_CLIENT_OPERATION_DURATION, names.GEN_AI_CLIENT_INFERENCE_DURATION
+        self.operation_duration, self.inference_duration = _pair(name, newer if latest else None, text, registry)
+        text = "Streams: from the start of the last attempt until its first event"
+        name, newer = (
+            names.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
+            names.GEN_AI_CLIENT_INFERENCE_TIME_TO_FIRST_CHUNK,
         )
-        if latest:
-            self.inference_duration = _histogram(
-                names.GEN_AI_CLIENT_INFERENCE_DURATION, text, names.DURATION_BUCKETS, registry
-            )
+        self.operation_first_chunk, self.inference_first_chunk = _pair(name, newer if latest else None, text, registry)
         self._tokens: TokenMetrics = (InferenceUsage if latest else TokenUsage)(_LABELS, registry)
         text = "Accept until the answer was out"
         self.request_duration = _histogram(names.GEN_AI_SERVER_REQUEST_DURATION, text, names.DURATION_BUCKETS, registry)
@@ -170,6 +211,7 @@ class RecordMetrics:
         self._models = _Names(MODELS_MAX, OTHER, known and known.with_suffix(".models"))
         self._error_types = _Names(ERROR_TYPES_MAX, OTHER_ERROR, known and known.with_suffix(".error_types"))
         self._series: dict[_Key, _Series] = {}
+        self._shares = Shares(self._error_types.bounded, registry)
         self._overhead: dict[str, QuickHistogram] = {}
         self._attempts: dict[tuple[str, str, str], Counter] = {}
         self._costs: dict[tuple[str, str, str, str, str], Counter] = {}
@@ -182,8 +224,8 @@ class RecordMetrics:
         """What was seen last in each bucket."""
         for histogram in (
             self.request_duration,
-            self.operation_duration,
-            *((self.inference_duration,) if self.inference_duration is not self.operation_duration else ()),
+            *dict.fromkeys((self.operation_duration, self.inference_duration)),
+            *dict.fromkeys((self.operation_first_chunk, self.inference_first_chunk)),
             self.time_to_first_token,
             self.time_per_output_token,
             self.overhead,
@@ -194,6 +236,10 @@ class RecordMetrics:
     def duration_of(self, operation: str) -> QuickHistogram:
         """Of the upstream's time: the latest conventions have two."""
         return self.inference_duration if operation in names.INFERENCE else self.operation_duration
+
+    def first_chunk_of(self, operation: str) -> QuickHistogram:
+        """Likewise."""
+        return self.inference_first_chunk if operation in names.INFERENCE else self.operation_first_chunk
 
     def observe(self, record: Record) -> None:
         """Count one record. Durations are taken in seconds from the fields' milliseconds."""
@@ -215,6 +261,8 @@ class RecordMetrics:
             self.images.labels(model_api).inc(images)
         if names.GEN_AI_USAGE_COST in fields:
             self._add_cost(fields, model_api)
+        if names.ERROR_TYPE in fields:
+            self._shares.add_error(fields, model_api)
         self._count_attempts(record, model_api)
         if names.GEN_AI_OPERATION_NAME in fields:
             self._observe_operation(record, fields, self._series_of(fields, model_api), trace)
@@ -246,7 +294,11 @@ class RecordMetrics:
         output_tokens = None
         if fields.get(names.SLUICEWAY_USAGE_SOURCE) in _REPORTED:
             self._tokens.observe(series.key, fields, trace)
+            self._shares.add_tokens(fields, series.key[-1])
             output_tokens = fields.get(names.GEN_AI_USAGE_OUTPUT_TOKENS)
+        first_chunk_s = fields.get(names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
+        if first_chunk_s is not None:
+            series.observe_first_chunk(first_chunk_s, trace)
         ttft_ms = fields.get(names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS)
         if ttft_ms is None or fields.get(names.SLUICEWAY_OUTCOME) != names.OUTCOME_OK:
             return

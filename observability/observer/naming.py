@@ -14,6 +14,8 @@ from observability.record import Attempt, Record
 
 MODEL_CHARACTERS_MAX: Final = 256
 """Of the model a client asked for, which becomes a label of metrics. The longest names known have 80."""
+METHOD_CHARACTERS_MAX: Final = 32
+"""Of one that is none. The longest that is registered has 17."""
 _USAGE_FIELDS: Final = (
     ("input_tokens", names.GEN_AI_USAGE_INPUT_TOKENS),
     ("raw_input_tokens", names.SLUICEWAY_USAGE_RAW_INPUT_TOKENS),
@@ -44,6 +46,8 @@ def record_of(facts: Facts) -> Record:
     findings = facts.findings or NOTHING_FOUND
     if facts.findings is not None:
         _add_findings(fields, facts, findings)
+    if facts.upstream_request_id is not None and names.SLUICEWAY_UPSTREAM_REQUEST_ID not in fields:
+        fields[names.SLUICEWAY_UPSTREAM_REQUEST_ID] = facts.upstream_request_id
     if facts.route_fields is not None:
         fields[names.SLUICEWAY_USAGE_SOURCE] = _usage_source(fields, facts, findings)
     if facts.price is not None:
@@ -87,10 +91,12 @@ def _add_attempts(record: Record, facts: Facts, to_unix_ns: int) -> None:
     if facts.upstream_status:
         record["client"]["status"] = facts.upstream_status
     alone = len(facts.attempts) == 1
-    record["attempts"] = [_attempt(attempt, to_unix_ns, alone=alone) for attempt in facts.attempts]
+    asked = record["fields"].get(names.GEN_AI_REQUEST_MODEL)
+    record["attempts"] = [_attempt(attempt, asked, to_unix_ns, alone=alone) for attempt in facts.attempts]
 
 
-def _attempt(facts: AttemptFacts, to_unix_ns: int, *, alone: bool) -> Attempt:
+def _attempt(facts: AttemptFacts, asked: str | None, to_unix_ns: int, *, alone: bool) -> Attempt:
+    """`asked`: the client's model, which a target gets that has none in its place."""
     attempt: Attempt = {
         "span_id": "" if alone else f"{random.getrandbits(64):016x}",
         "start_ns": facts.start_ns + to_unix_ns,
@@ -104,14 +110,17 @@ def _attempt(facts: AttemptFacts, to_unix_ns: int, *, alone: bool) -> Attempt:
         attempt["status"] = facts.status
     if facts.error is not None:
         attempt["error"] = facts.error
-    if facts.model is not None:
-        attempt["model"] = facts.model
+    model = facts.model or asked
+    if model is not None:
+        attempt["model"] = model
     return attempt
 
 
 def _request_fields(facts: Facts) -> dict[str, Any]:
+    method = facts.method
+    known = method in names.HTTP_METHODS
     fields: dict[str, Any] = {
-        names.HTTP_REQUEST_METHOD: facts.method or "_OTHER",
+        names.HTTP_REQUEST_METHOD: method if known else "_OTHER",
         names.HTTP_RESPONSE_STATUS_CODE: facts.status,
         names.SLUICEWAY_REQUEST_ID: facts.request_id,
         names.SLUICEWAY_OUTCOME: facts.outcome,
@@ -124,6 +133,7 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
         fields[names.SLUICEWAY_ATTEMPTS] = len(facts.attempts)
         fields[names.SLUICEWAY_FALLBACK] = facts.fallback
     for name, value in (
+        (names.HTTP_REQUEST_METHOD_ORIGINAL, None if known or method is None else method[:METHOD_CHARACTERS_MAX]),
         (names.URL_PATH, facts.path),
         (names.CLIENT_ADDRESS, facts.client_address),
         (names.USER_AGENT_ORIGINAL, facts.user_agent),
@@ -140,7 +150,9 @@ def _request_fields(facts: Facts) -> dict[str, Any]:
             fields[name] = value  # noqa: PERF403 - adds to what is there
     request_model = facts.request_model
     if request_model is not None:
-        request_model = fields[names.GEN_AI_REQUEST_MODEL] = request_model[:MODEL_CHARACTERS_MAX]
+        # Postgres, which is behind some collectors, takes no text with a NUL, nor the other spans that come with it
+        request_model = request_model[:MODEL_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        fields[names.GEN_AI_REQUEST_MODEL] = request_model
     upstream_model = facts.upstream_model or request_model
     if upstream_model is not None:
         fields[names.SLUICEWAY_UPSTREAM_MODEL] = upstream_model
@@ -169,7 +181,10 @@ def _add_findings(fields: dict[str, Any], facts: Facts, findings: Findings) -> N
 def _usage_source(fields: dict[str, Any], facts: Facts, findings: Findings) -> str:
     """How far the usage can be trusted; a stream without any is estimated by its events that carried output."""
     if findings.usage_seen:
-        ended_well = facts.outcome in (names.OUTCOME_OK, names.OUTCOME_UPSTREAM_ERROR)
+        # a plain answer with an error is whole; a stream with one was to have gone on, and so was its usage
+        ended_well = facts.outcome == names.OUTCOME_OK or (
+            facts.outcome == names.OUTCOME_UPSTREAM_ERROR and not facts.stream
+        )
         whole = (findings.usage_final or ended_well) and not findings.failed
         return names.USAGE_UPSTREAM if whole else names.USAGE_PARTIAL
     if facts.stream and findings.output_events:

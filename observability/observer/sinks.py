@@ -15,12 +15,13 @@ from observability.log import get_logger
 from observability.observer.content.attach import attach
 from observability.observer.content.stash import Contents
 from observability.observer.events import event_of, without_content
-from observability.observer.export import SpanExport
+from observability.observer.export import BATCH_BYTES_MAX, SpanExport
 from observability.observer.intake import Load
 from observability.observer.logs import LineEncoder
 from observability.observer.metrics import RecordMetrics
 from observability.observer.naming import record_of
 from observability.observer.spans import SpanEncoder
+from observability.observer.uploads import Uploads
 from observability.record import Record
 
 _log = get_logger(__name__)
@@ -39,16 +40,18 @@ class RecordSinks:
         *,
         content_on_spans: bool = True,
         events: SpanExport | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
-        """`events`: recorded content goes out as events too."""
+        """`events`: recorded content goes out as events too. `uploads`: it is stored, and lines say where only."""
         self._metrics = metrics
         self._lines = lines
         self._drops = drops
         self._tracing = tracing
-        self._content_max = None if tracing is None else tracing[0].length_max
+        self._content_max = None if tracing is None or not content_on_spans else tracing[0].length_max
         self._line_encoder = line_encoder or LineEncoder()
         self._content_on_spans = content_on_spans
         self._events = events
+        self._uploads = uploads
 
     def take(self, batch: list[Any], load: Load, settled: Callable[[int], None], contents: Contents) -> None:
         """Work through a batch: `intake.Sinks`."""
@@ -60,6 +63,8 @@ class RecordSinks:
                 self._metrics.observe(record)
             except Exception:  # noqa: BLE001  (a record that is odd in one way must not cost the other 30 of its batch)
                 _log.exception("metrics_failed")
+        if self._uploads is not None:
+            self._uploads.take(records)
         if self._events is not None:
             self._take_events(self._events, records)
         if self._tracing is not None:
@@ -131,15 +136,21 @@ class RecordSinks:
                     self._drops.spans("behind", _span_count(record))
                     continue
                 spans = encoder.encode(record)
+                data = b"".join(spans)
+                if len(data) > BATCH_BYTES_MAX:  # a collector would refuse it whole
+                    (spare,) = self._spared([record], "spans_oversize")
+                    data = b"".join(encoder.encode(spare))
             except Exception:  # noqa: BLE001  (as above)
                 _log.exception("spans_failed")
-                self._drops.spans("malformed")
+                self._drops.spans("malformed", _span_count(record))
                 continue
             if spans:
-                export.offer(b"".join(spans), len(spans))
+                export.offer(data, len(spans))
 
     def _take_lines(self, records: list[Record], load: Load, settled: Callable[[], None]) -> None:
-        if self._lines.crowded:
+        if self._uploads is not None:
+            records = [without_content(record) for record in records]
+        elif self._lines.crowded:
             records = self._spared(records, "lines_crowded")
         lines: list[bytes] = []
         encode = self._line_encoder.encode

@@ -12,11 +12,13 @@ CLIENT is an error whenever the upstream failed.
 from typing import Any, NamedTuple
 
 from observability import names
-from observability.observer.compat import compatible
+from observability.observer.compat import compatible, compatible_attempt
+from observability.observer.openinference import NUMBERED
 from observability.observer.otlp import (
     KIND_CLIENT,
     KIND_SERVER,
     Attribute,
+    key_value,
     span,
     span_context,
     span_name,
@@ -25,9 +27,6 @@ from observability.observer.otlp import (
 from observability.record import Attempt, ClientSpan, Record
 
 _UPSTREAM_FAILED = frozenset({names.OUTCOME_UPSTREAM_ERROR, names.OUTCOME_UPSTREAM_ABORTED})
-
-_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
-"""Those of RFC 9110 and RFC 5789: a client that makes up methods makes up no names of spans."""
 
 FIELDS_KNOWN_MAX = 4096
 """Names of fields and labels remembered. The contract has about 60, labels come from the configuration."""
@@ -62,6 +61,8 @@ class _Trace(NamedTuple):
     trace_id: bytes
     tracestate: bytes
     fields: dict[str, Any]
+    on_attempts: bytes
+    """Attributes that each attempt has for a single backend."""
 
 
 class SpanEncoder:
@@ -87,11 +88,13 @@ class SpanEncoder:
         for label, value in record.get("labels", {}).items():
             server.append(self._field(names.SLUICEWAY_LABEL_PREFIX + label).encode(value))
         compat = record.get("compat")
+        on_attempts = b""
         if compat:
+            on_attempts = b"".join(self._more(name, value) for name, value in compatible_attempt(compat).items())
             for attributes, more in zip((server, client_attributes), compatible(record, compat), strict=True):
-                attributes.extend(self._field(name).encode(value) for name, value in more.items())
+                attributes.extend(self._more(name, value) for name, value in more.items())
         tracestate = span_tracestate(record.get("tracestate", ""))
-        trace = _Trace(bytes.fromhex(record["trace_id"]), tracestate, fields)
+        trace = _Trace(bytes.fromhex(record["trace_id"]), tracestate, fields, on_attempts)
         server_id = bytes.fromhex(record["span_id"])
         parent = bytes.fromhex(record.get("parent_span_id", ""))
         spans = [
@@ -116,6 +119,12 @@ class SpanEncoder:
             for number, attempt in enumerate(attempts):
                 spans.append(self._attempt(trace, attempt, number, over))
         return spans
+
+    def _more(self, name: str, value: Any) -> bytes:
+        """An attribute for a single backend."""
+        if name.startswith(NUMBERED):
+            return key_value(b"\x4a", name, value[: self.length_max])
+        return self._field(name).encode(value)
 
     def _field(self, name: str) -> Attribute:
         return self._known(name).attribute
@@ -208,7 +217,7 @@ class SpanEncoder:
             named=self._name(_method(trace.fields), KIND_CLIENT),
             start_ns=attempt["start_ns"],
             end_ns=attempt["end_ns"],
-            attributes=b"".join(attributes),
+            attributes=b"".join((*attributes, trace.on_attempts)),
             failed=error is not None,
         )
 
@@ -222,7 +231,7 @@ class SpanEncoder:
 def _method(fields: dict[str, Any]) -> str:
     """As spans are named: the conventions want HTTP for a method that they do not know, or where there was none."""
     method: str = fields.get(names.HTTP_REQUEST_METHOD, "")
-    return method if method in _METHODS else "HTTP"
+    return method if method in names.HTTP_METHODS else "HTTP"
 
 
 def _server_name(fields: dict[str, Any]) -> str:

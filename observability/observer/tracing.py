@@ -9,13 +9,21 @@ only where tracing is on: it costs 25 MB and half a second.
 import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Final, cast
 
-from observability.environment import HTTP, SCOPE, Variables, resource, scope_version
+from observability.environment import HTTP, SCOPE, Variables, prepare, resource, scope_version
 from observability.lines import LineFile, LineWriter
 from observability.observer.export import BATCH_SPANS_MAX, DELAY_MS, Dropped, SpanExport
 from observability.observer.otlp import Envelope
 from observability.sampling import sampler_complaints
+
+_IGNORED: Final = {
+    "OTEL_BSP_MAX_QUEUE_SIZE": "spans wait in 64 MiB",
+    "OTEL_BSP_EXPORT_TIMEOUT": "OTEL_EXPORTER_OTLP_TIMEOUT does",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "no span has more than some 60, and its labels",
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": "no span has more than some 60, and its labels",
+}
+_PROPAGATORS: Final = frozenset({"tracecontext", "baggage"})
 
 _LIBRARYS_HEADERS_LOGGER = "opentelemetry.util.re"
 """Says which header it did not understand, and with it, as often as not, a token."""
@@ -50,7 +58,16 @@ def tracing_of(environ: Mapping[str, str]) -> Tracing:
         variables.check_exporter(protocol)
     length_max = _length_max(variables)
     batch_spans = variables.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS_MAX, 1)
+    if batch_spans > BATCH_SPANS_MAX:
+        variables.complaints.append(
+            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: {batch_spans} is too many, {BATCH_SPANS_MAX} is used"
+        )
+        batch_spans = BATCH_SPANS_MAX
     delay_ms = variables.number("OTEL_BSP_SCHEDULE_DELAY", DELAY_MS, 1)
+    variables.ignored(_IGNORED)
+    propagators = variables.get("OTEL_PROPAGATORS").lower().split(",")
+    if unknown := [name for one in propagators if (name := one.strip()) and name not in _PROPAGATORS]:
+        variables.complaints.append(f"OTEL_PROPAGATORS: {unknown[0]} is not built; tracecontext is what is spoken")
     complaints = (*variables.complaints, *sampler_complaints(environ))
     return Tracing(tuple(exporters), protocol, length_max, batch_spans, delay_ms, tuple(variables.unusable), complaints)
 
@@ -74,8 +91,7 @@ def open_export(environ: MutableMapping[str, str], tracing: Tracing, lines: Line
     """
     from observability.observer.transport import log_what_exporters_say, open_transport  # noqa: PLC0415  (see the top)
 
-    for name in tracing.unusable:
-        environ.pop(name, None)
+    prepare(environ, tracing.unusable)
     logging.getLogger(_LIBRARYS_HEADERS_LOGGER).setLevel(logging.CRITICAL)
     log_what_exporters_say()
     console = cast(IO[str], LineFile(lines))

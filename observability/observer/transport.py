@@ -11,6 +11,7 @@ public way, decoded and encoded again: slow, but they arrive. A test fails in th
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, cast, overload
 
@@ -20,9 +21,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
-from observability.observer.export import NotDelivered, Transport
+from observability.answers import Answers
+from observability.observer.export import NotDelivered, RejectedError, Transport
 from observability.observer.readable import readable_spans
 from observability.observer.tracing import Tracing
+
+REST_S_MAX = 60.0
+"""How long a sender stays away where a collector asks for it (`retry-after`): what comes meanwhile waits in the queue,
+and that is full in a minute of an ordinary load with content."""
 
 
 def log_what_exporters_say() -> None:
@@ -48,14 +54,14 @@ def open_transport(tracing: Tracing, console: IO[str]) -> Transport:
     """The transport for what `tracing` asks; call it once for each thread that sends."""
     transports: list[Transport] = []
     if "otlp" in tracing.exporters:
-        transports.append(_GrpcTransport() if tracing.protocol == "grpc" else http_transport(HttpSpanExporter()))
+        transports.append(_GrpcTransport() if tracing.protocol == "grpc" else CheckedTransport())
     if "console" in tracing.exporters:
         transports.append(_PublicTransport(ConsoleSpanExporter(out=console, formatter=_one_line)))
     return transports[0] if len(transports) == 1 else _All(transports)
 
 
 def http_transport(exporter: HttpSpanExporter) -> Transport:
-    """OTLP over HTTP, by the exporter's seam, or by its public way where the seam is not there."""
+    """By the exporter's seam, or by its public way where the seam is not there."""
     seam = http_seam(exporter)
     return _PublicTransport(exporter) if seam is None else _HttpTransport(exporter, seam)
 
@@ -81,6 +87,30 @@ class _HttpTransport:
 
     def shutdown(self) -> None:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+class CheckedTransport:
+    """OTLP over HTTP as the environment has it, with an eye on what the collector rejects and when it wants to rest."""
+
+    def __init__(self) -> None:
+        self._answers = Answers()
+        self._transport = http_transport(HttpSpanExporter(session=self._answers.session))
+        self._ending = threading.Event()
+
+    def send(self, request: bytes, spans: int) -> bool:
+        """As `Transport` has it."""
+        if self._ending.wait(min(self._answers.retry_after_s, REST_S_MAX)):
+            return False
+        self._answers.forget()
+        sent = self._transport.send(request, spans)
+        if sent and self._answers.rejected:
+            raise RejectedError(self._answers.rejected)
+        return sent
+
+    def shutdown(self) -> None:
+        """As `Transport` has it."""
+        self._ending.set()
+        self._transport.shutdown()
 
 
 class _Encoded(Sequence[ReadableSpan]):
@@ -144,8 +174,15 @@ class _All:
         self._transports = transports
 
     def send(self, request: bytes, spans: int) -> bool:
-        sent = [transport.send(request, spans) for transport in self._transports]  # all of them, also after a failure
-        return all(sent)
+        sent, rejected = True, 0
+        for transport in self._transports:  # all of them, also after a failure
+            try:
+                sent = transport.send(request, spans) and sent
+            except RejectedError as error:
+                rejected = max(rejected, error.spans)
+        if sent and rejected:
+            raise RejectedError(rejected)
+        return sent
 
     def shutdown(self) -> None:
         for transport in self._transports:

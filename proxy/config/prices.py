@@ -24,6 +24,10 @@ RATE_MAX: Final = 1_000_000.0
 KNOWN_MAX: Final = 4096
 """Models remembered with their price, or with none: their names are the callers' to choose."""
 
+NAME_CHARACTERS_MAX: Final = 256
+"""A longer one is no model's and has no price. A request may have one of 16 KiB: 4096 of them would be 64 MiB in each
+worker, and to hold one against a thousand patterns takes its loop 50 ms."""
+
 
 def _content(value: Any) -> Any:
     """The file's values in place of its name; what is no text is on its way from another process."""
@@ -89,6 +93,8 @@ class PriceTable:
 
     def of(self, service: str, model: str) -> orjson.Fragment | None:
         """The `observability.prices.Price`, as JSON, of a model as this service knows it; None: it has none."""
+        if len(model) > NAME_CHARACTERS_MAX:
+            return None
         key = service, model
         if key in self._known:
             return self._known[key]

@@ -51,6 +51,7 @@ async def test_a_route(bed: Bed, model_api: str, call: Call, slash: str) -> None
         "http.request.method": call.method,
         "http.response.status_code": call.status,
         "url.path": f"/{model_api}{exchange.path}{slash}",
+        "url.scheme": "http",
         "gen_ai.operation.name": call.gen_ai_operation,
         "gen_ai.provider.name": provider,
         "sluiceway.model_api": model_api,

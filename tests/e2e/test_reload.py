@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import pytest
 
 from observability.board import Cell
 from tests.e2e.exchanges import Exchange
@@ -310,3 +311,34 @@ async def test_a_key_that_was_revoked_opens_no_draining_worker(tmp_path: Path) -
         while got.status == 200:  # the worker that leaves is told beside the others, and nobody waits for it
             got = await ask(gateway.port, "again")
         assert (got.status, got.headers["x-sluiceway-generation"]) == (401, "2")
+
+
+async def test_prices_that_are_being_edited_keep_nobody_from_starting_again(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text('models: [{match: "*", output: 2}]', encoding="utf-8")
+    async with (
+        Simulated.running() as upstream,
+        Gateway.serving(document_of(upstream.url, prices=str(prices)), tmp_path) as gateway,
+    ):
+
+        async def cost(count: int) -> float:
+            assert (await ask(gateway.port, f"number-{count}")).whole
+            record = (await gateway.records(count))[-1]
+            return float(record["gen_ai.usage.cost"] / record["gen_ai.usage.output_tokens"])
+
+        assert await cost(1) == pytest.approx(2e-6)
+        prices.write_text("models: [{match: ", encoding="utf-8")
+        for module in ("proxy.control", "proxy.worker"):  # the second has nobody to ask but the first
+            (before,) = gateway.pids(module)
+            os.kill(before, signal.SIGKILL)
+            name = "control" if module == "proxy.control" else "worker-0"
+            await gateway.lines.wait("started", 2, child=name)
+            if name == "control":
+                await gateway.lines.wait("configuration_refused")
+        await gateway.lines.wait("worker_ready", 2)
+        assert await cost(2) == pytest.approx(2e-6)
+        prices.write_text('models: [{match: "*", output: 4}]', encoding="utf-8")
+        gateway.signal(signal.SIGHUP)
+        await gateway.lines.wait("configuration_in_force")
+        assert await cost(3) == pytest.approx(4e-6)
+        assert not [line for line in gateway.lines.of("restarting") if line["how"] != "SIGKILL"]

@@ -1,17 +1,20 @@
 """What leaves a host: spans over OTLP and lines on stdout. Whoever takes them may be slow, refuse or hang."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from benchmarks.collectors import Collector
 from observability import names
 from observability.board import DROP_REASONS, Board, Cell
+from proxy.runtime import _OURS
 from tests.e2e.traffic import CHAT, ask, chat_body, document_of
 from tests.fakes.gateway import Gateway
 from tests.fakes.otlp_sink import OtlpSink, attributes_of, value_of
@@ -105,28 +108,58 @@ async def test_metrics_go_out_over_otlp_and_the_last_ones_at_the_end(
             await gateway.records(10)
             if interval_ms == 100:
                 await sink.until(lambda: any(requests_in(message) for message in sink.metrics))
+                assert {path.name for path in gateway.runtime.iterdir() if not _OURS.fullmatch(path.name)} == set()
+            if temporality == "cumulative":  # who sends them is killed, and nobody sees it in the numbers
+                os.kill(gateway.pids("proxy.control")[0], signal.SIGKILL)
             await asyncio.gather(*(ask(gateway.port, f"second-{number}") for number in range(10)))
             await gateway.records(20)
+            if temporality == "cumulative":
+                await sink.until(lambda: requests_in(sink.metrics[-1]) == 20)
         assert gateway.process.returncode == 0
         counts = [requests_in(message) for message in sink.metrics]
-        (resource,) = {value_of(item.value) for item in resource_of(sink.metrics[-1]) if item.key == "service.name"}
-    assert resource == "sluiceway-e2e"
+        (resource,) = {resource_of(message) for message in sink.metrics}
+        assert sink.resource == dict(resource)  # of the spans: it is one service, whoever sends
+    assert dict(resource)["service.name"] == "sluiceway-e2e"
     assert (counts[-1] if temporality == "cumulative" else sum(counts)) == 20
+    if temporality == "cumulative":
+        assert counts == sorted(counts)
+        assert len({start for message in sink.metrics for start in starts_in(message)}) == 1
 
 
-def resource_of(message: ExportMetricsServiceRequest) -> list[KeyValue]:
-    return list(message.resource_metrics[0].resource.attributes)
+async def test_that_nobody_takes_metrics_is_said_once(tmp_path: Path) -> None:
+    with OtlpSink(takes_metrics=False) as sink:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "50"}
+        async with (
+            Simulated.running() as upstream,
+            Gateway.serving(document_of(upstream.url), tmp_path, environ=environ) as gateway,
+        ):
+            assert (await ask(gateway.port, "one")).whole
+            await sink.at_least(2)
+            await sink.until(lambda: sink.requests >= 4)
+    (line,) = gateway.lines.of("metrics_not_taken")
+    assert (line["level"], "OTEL_METRICS_EXPORTER=none" in line["right"]) == ("warning", True)
+    assert gateway.complaints() == []
+
+
+def resource_of(message: ExportMetricsServiceRequest) -> tuple[tuple[str, Any], ...]:
+    return tuple((item.key, value_of(item.value)) for item in message.resource_metrics[0].resource.attributes)
+
+
+def points_in(message: ExportMetricsServiceRequest) -> list[NumberDataPoint]:
+    """`sluiceway.requests`, whatever the labels."""
+    metrics = message.resource_metrics[0].scope_metrics[0].metrics
+    found = (metric.sum.data_points for metric in metrics if metric.name == names.SLUICEWAY_REQUESTS)
+    return [point for points in found for point in points]
 
 
 def requests_in(message: ExportMetricsServiceRequest) -> int:
-    """`sluiceway.requests`, whatever the labels."""
-    metrics = message.resource_metrics[0].scope_metrics[0].metrics
-    return sum(
-        point.as_int
-        for metric in metrics
-        if metric.name == names.SLUICEWAY_REQUESTS
-        for point in metric.sum.data_points
-    )
+    """Their sum."""
+    return sum(point.as_int for point in points_in(message))
+
+
+def starts_in(message: ExportMetricsServiceRequest) -> set[int]:
+    """Since when they count."""
+    return {point.start_time_unix_nano for point in points_in(message)}
 
 
 async def test_what_fails_is_traced_whatever_the_sampler_says(tmp_path: Path) -> None:

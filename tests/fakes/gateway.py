@@ -81,9 +81,14 @@ class Gateway:
     def board(self) -> Board:
         """The shared counts. Once looked at, they stay readable after the gateway has ended."""
         if self._board is None:
-            argv = Path(f"/proc/{self.pids('proxy.control')[0]}/cmdline").read_bytes().split(b"\0")
-            self._board = Board.open(Path(argv[argv.index(b"--runtime") + 1].decode()) / "board")
+            self._board = Board.open(self.runtime / "board")
         return self._board
+
+    @property
+    def runtime(self) -> Path:
+        """Its runtime directory."""
+        argv = Path(f"/proc/{self.pids('proxy.control')[0]}/cmdline").read_bytes().split(b"\0")
+        return Path(argv[argv.index(b"--runtime") + 1].decode())
 
     @property
     def url(self) -> str:

@@ -93,12 +93,16 @@ class SpanStore:
 class OtlpSink(SpanStore):
     """`with OtlpSink() as sink:` — set OTEL_EXPORTER_OTLP_ENDPOINT to `sink.endpoint`.
 
-    `status` other than 200 refuses; clearing `answering` lets requests hang until it is set again.
+    `status` other than 200 refuses, `answer` is the body of the answer; clearing `answering` lets requests hang until
+    it is set again. `takes_metrics` False: it answers them as one that knows traces alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_metrics: bool = True) -> None:
         super().__init__()
         self.status = 200
+        self.answer = b""
+        self.retry_after: int | None = None
+        self.takes_metrics = takes_metrics
         self.headers: list[dict[str, str]] = []
         self.answering = threading.Event()
         self.answering.set()
@@ -113,8 +117,12 @@ class OtlpSink(SpanStore):
                     sink.headers.append({name.lower(): value for name, value in self.headers.items()})
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
+                status = sink.status
                 if self.path == "/v1/metrics":
-                    if sink.status == 200:
+                    if not sink.takes_metrics:
+                        status = 405
+                        sink.count_refusal()
+                    elif status == 200:
                         sink.add_metrics(ExportMetricsServiceRequest.FromString(body))
                 elif self.path == "/v1/logs":
                     if sink.status == 200:
@@ -126,10 +134,13 @@ class OtlpSink(SpanStore):
                     sink.count_refusal()
                 sink.answering.wait(30)
                 try:
-                    self.send_response(sink.status)
+                    self.send_response(status)
                     self.send_header("content-type", "application/x-protobuf")
-                    self.send_header("content-length", "0")
+                    self.send_header("content-length", str(len(sink.answer)))
+                    if sink.retry_after is not None:
+                        self.send_header("retry-after", str(sink.retry_after))
                     self.end_headers()
+                    self.wfile.write(sink.answer)
                 except OSError:
                     self.close_connection = True  # the client would not wait any longer
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,15 +31,24 @@ def program(name: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def started(*command: str, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program in the foreground, from when it listens on `port` of 127.0.0.1; ended, and killed if need be."""
+async def started(
+    *command: str, port: int, environ: Mapping[str, str] | None = None, wait_s: float = WAIT_S
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program in the foreground, from when it listens on `port` of 127.0.0.1; ended, and killed if need be.
+
+    `environ`: beside ours.
+    """
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environ or {})},
     )
     assert process.stderr is not None
     errors = asyncio.create_task(process.stderr.read())
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(wait_s):
             while not await _listens(port):
                 assert process.returncode is None, f"{command[0]} ended: {(await errors).decode()}"
                 await asyncio.sleep(0.02)

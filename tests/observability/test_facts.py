@@ -80,6 +80,7 @@ def test_a_record_of_one_attempt(observation):
             "address": "upstream.test",
             "port": 443,
             "verdict": "done",
+            "model": "qwen-plus",
         }
     ]
     fields = record["fields"]
@@ -87,6 +88,29 @@ def test_a_record_of_one_attempt(observation):
     assert fields[names.GEN_AI_USAGE_INPUT_TOKENS] == 3
     assert fields[names.SLUICEWAY_USAGE_SOURCE] == "upstream"
     assert fields[names.SLUICEWAY_DURATION_MS] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "original"),
+    [
+        ("PATCH", "PATCH", None),
+        ("FROB" * 20, "_OTHER", ("FROB" * 20)[:32]),
+        ("get", "_OTHER", "get"),
+        (None, "_OTHER", None),
+    ],
+)
+def test_a_method_that_a_client_makes_up_is_another_one(observation, said, method, original):
+    observation.method = said
+    fields = record_of(sent(observation, 9_000_000))["fields"]
+    assert fields[names.HTTP_REQUEST_METHOD] == method
+    assert fields.get(names.HTTP_REQUEST_METHOD_ORIGINAL) == original
+
+
+def test_a_model_has_no_nul_and_an_end(observation):
+    observation.request_scanner = request_scanner("openai", "chat.completions", "application/json")
+    observation.request_scanner.whole(b'{"model":"a\\u0000' + b"b" * 300 + b'"}')
+    fields = record_of(sent(observation, 9_000_000))["fields"]
+    assert fields[names.GEN_AI_REQUEST_MODEL] == fields[names.SLUICEWAY_UPSTREAM_MODEL] == "a\ufffd" + "b" * 254
 
 
 def test_attempts_have_spans_of_their_own_where_there_are_several(observation):

@@ -25,6 +25,8 @@ def context_of(*lines: tuple[str, str]) -> TraceContext:
         ([""], None),
         (["a=\udcff"], None),
         (["a=é"], None),
+        ([",".join(f"{number}=1" for number in range(32))], ",".join(f"{number}=1" for number in range(32))),
+        ([",".join(f"{number}=1" for number in range(33))], None),
         (["a=\x7f"], None),
         (["a=" + "x" * (MAX_TRACESTATE_CHARACTERS - 2)], "a=" + "x" * (MAX_TRACESTATE_CHARACTERS - 2)),
         (["a=" + "x" * (MAX_TRACESTATE_CHARACTERS - 1)], None),

@@ -198,4 +198,5 @@ async def test_x_forwarded_for_over_tls(listener_tls: dict[str, Any], context: s
     ):
         client.send(post(b"{}", b"X-Forwarded-For: 203.0.113.9"))
         assert (await client.answer()).status == 200
-        assert (await worker.fields())["client.address"] == "203.0.113.9"
+        fields = await worker.fields()
+        assert (fields["client.address"], fields["url.scheme"]) == ("203.0.113.9", "https")

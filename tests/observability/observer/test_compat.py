@@ -4,9 +4,10 @@ import pytest
 
 from observability import names
 from observability.observer.compat import compatible
+from observability.record import Record
 from observability.telemetry import COMPATIBLE
 from tests.fakes.otlp_sink import attributes_of
-from tests.observability.observer.test_spans import spans_of
+from tests.observability.observer.test_spans import ATTEMPTS, spans_of
 from tests.observability.records import record
 
 STREAM = {names.GEN_AI_REQUEST_STREAM: True, names.SLUICEWAY_TIME_TO_FIRST_TOKEN_MS: 500.25}
@@ -32,11 +33,14 @@ def test_openinference():
     assert client == {"openinference.span.kind": "LLM", "llm.token_count.completion_details.reasoning": 40}
 
 
-def test_openinference_has_the_content_where_it_was_recorded():
-    said, answered = '[{"role":"user","parts":[]}]', '[{"role":"assistant","parts":[]}]'
-    _, client = added(["openinference"], {names.GEN_AI_INPUT_MESSAGES: said, names.GEN_AI_OUTPUT_MESSAGES: answered})
-    assert (client["input.value"], client["input.mime_type"]) == (said, "application/json")
-    assert (client["output.value"], client["output.mime_type"]) == (answered, "application/json")
+def test_openinference_has_a_kind_for_each_attempt():
+    kinds = [attributes_of(span)["openinference.span.kind"] for span in spans_of(tried(["openinference"]))]
+    assert kinds == ["CHAIN", "LLM", *["CHAIN"] * len(ATTEMPTS)]
+    assert not any("openinference.span.kind" in attributes_of(span) for span in spans_of(tried(["langfuse"]))[2:])
+
+
+def tried(wanted: list[str]) -> Record:
+    return record(attempts=ATTEMPTS, compat=wanted)
 
 
 def test_langfuse():

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from observability.observer import transport
 from observability.observer.export import NotDelivered, SpanExport
+from observability.observer.log_transport import open_log_transport
 from observability.observer.spans import SpanEncoder
 from observability.observer.tracing import Tracing, envelope, tracing_of
 from tests.fakes.otlp_sink import OtlpSink, SpanStore
@@ -117,6 +118,94 @@ async def test_a_refusing_collector_costs_its_batches_and_nothing_else(monkeypat
     assert drops == {"export_failed": 2}
 
 
+@pytest.mark.parametrize("status", [301, 307])
+async def test_a_collector_that_is_somewhere_else_has_taken_nothing(monkeypatch, status):
+    with OtlpSink() as sink:
+        sink.status = status
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        await asyncio.to_thread(export.close, 10)
+    assert drops == {"export_failed": 2}
+
+
+def test_log_records_have_not_arrived_either(monkeypatch):
+    with OtlpSink() as sink:
+        sink.status = 302
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        sender = open_log_transport("http/protobuf")
+        assert not sender.send(b"", 1)
+        sender.shutdown()
+
+
+async def test_a_collector_that_wants_to_rest_is_left_alone(monkeypatch):
+    with OtlpSink() as sink:
+        sink.status, sink.retry_after = 503, 3600
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        sink.status = 200
+        offer(export)  # and what comes now waits, where it went out and was lost with the next refusal
+        await asyncio.to_thread(export.close, 0.2)
+        assert sink.spans == []
+    assert drops == {"export_failed": 2, "shutdown": 2}
+
+
+async def test_a_short_rest_ends(monkeypatch):
+    monkeypatch.setattr(transport, "REST_S_MAX", 0.01)
+    with OtlpSink() as sink:
+        sink.status, sink.retry_after = 429, 3600
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await drops.until("export_failed", 2)
+        sink.status = 200
+        for _ in range(2):
+            offer(export)
+        assert len(await sink.at_least(4)) == 4
+        await asyncio.to_thread(export.close, 10)
+    assert drops == {"export_failed": 2}
+
+
+def rejecting(spans: int) -> bytes:
+    said = trace_service_pb2.ExportTracePartialSuccess(rejected_spans=spans, error_message="too old")
+    return trace_service_pb2.ExportTraceServiceResponse(partial_success=said).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("answer", "drops_expected"),
+    [
+        (rejecting(1), {"rejected": 1}),
+        (rejecting(900), {"rejected": 2}),
+        (rejecting(0), {}),
+        (b'{"partialSuccess":{}}', {}),
+        (b"<html>", {}),
+    ],
+)
+async def test_what_a_collector_rejects_of_a_request_is_counted(monkeypatch, answer, drops_expected):
+    with OtlpSink() as sink:
+        sink.answer = answer
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        drops = Drops()
+        export = started(HTTP, drops)
+        offer(export)
+        await sink.at_least(2)
+        await asyncio.to_thread(export.close, 10)
+    await drops.until("rejected", drops_expected.get("rejected", 0))
+    assert +drops == drops_expected
+
+
+async def test_a_credential_provider_of_the_users_makes_the_session(monkeypatch):
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "mine")
+    with pytest.raises(RuntimeError, match="mine"):  # there is none of this name
+        transport.open_transport(HTTP, io.StringIO())
+
+
 async def test_a_collector_that_is_not_there_costs_its_batches(monkeypatch, unused_tcp_port):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_tcp_port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
@@ -181,6 +270,20 @@ async def test_the_console_has_one_span_a_line():
     lines = console.getvalue().splitlines()
     assert len(lines) == 2
     assert all(line.startswith("{") and line.endswith("}") for line in lines)
+
+
+async def test_of_several_exporters_each_is_sent_to_whatever_another_rejects(monkeypatch):
+    with OtlpSink() as sink:
+        sink.answer = rejecting(1)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint)
+        console, drops = io.StringIO(), Drops()
+        export = SpanExport(
+            lambda: transport.open_transport(Tracing(("otlp", "console")), console), envelope(), drops, senders=1
+        )
+        offer(export)
+        await asyncio.to_thread(export.close, 10)
+    assert len(console.getvalue().splitlines()) == 2
+    assert drops == {"rejected": 1}
 
 
 def test_the_seams_of_the_exporters_are_where_this_version_has_them():
@@ -258,6 +361,7 @@ def test_values_that_are_not_understood_are_named():
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0",
         "OTEL_BSP_SCHEDULE_DELAY": "1s",
         "OTEL_TRACES_SAMPLER": "jaeger_remote",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "9",
     }
     tracing = tracing_of(environ)
     assert tracing.exporters == ()
@@ -265,6 +369,13 @@ def test_values_that_are_not_understood_are_named():
     assert {complaint.split(":")[0] for complaint in tracing.complaints} == set(environ) - {
         "OTEL_EXPORTER_OTLP_ENDPOINT"
     }
+
+
+def test_larger_batches_than_there_are_are_said():
+    assert tracing_of({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512"}).complaints == ()
+    tracing = tracing_of({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "513"})
+    assert tracing.batch_spans == 512
+    assert len(tracing.complaints) == 1
 
 
 @pytest.mark.parametrize(
@@ -300,7 +411,7 @@ def test_an_endpoint_that_is_no_url(endpoint, right):
 
 async def test_what_an_exporter_says_is_the_reason_in_a_line_of_ours(monkeypatch, tmp_path, unused_tcp_port):
     """Here the line is structlog's own, printed; in a process it is JSON (`observability.log`)."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:secret@127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:secret@127.0.0.1:{unused_tcp_port}/a-secret/otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     logger = logging.getLogger("opentelemetry.exporter")
     monkeypatch.setattr(logger, "handlers", [])

@@ -15,7 +15,15 @@ from tests.observability.observer.test_metrics import LABELS
 from tests.observability.records import record
 
 OLD, NEW = "gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_write.input_tokens"
-CACHED = record({OLD: 7, names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: 5, names.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: 3})
+FIRST_CHUNK = {names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: 0.25}
+CACHED = record(
+    {
+        OLD: 7,
+        names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: 5,
+        names.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: 3,
+        **FIRST_CHUNK,
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +58,8 @@ def test_metrics_have_the_latest_instruments_and_none_of_the_others():
     value = registry.get_sample_value
     assert value("gen_ai_client_inference_duration_seconds_count", LABELS) == 1
     assert value("gen_ai_client_operation_duration_seconds_count", LABELS) is None
+    assert value("gen_ai_client_inference_time_to_first_chunk_seconds_sum", LABELS) == 0.25
+    assert value("gen_ai_client_operation_time_to_first_chunk_seconds_count", LABELS) is None
     assert value("gen_ai_client_inference_operation_input_tokens_sum", LABELS) == 1000
     assert value("gen_ai_client_inference_operation_output_tokens_sum", LABELS) == 101
     unsplit = LABELS | {"gen_ai_token_modality": "unknown"}
@@ -60,9 +70,10 @@ def test_metrics_have_the_latest_instruments_and_none_of_the_others():
     assert value("gen_ai_server_request_duration_seconds_count", LABELS) == 1
 
 
-def test_what_is_no_inference_keeps_its_duration():
+@pytest.mark.parametrize("metric", ["duration", "time_to_first_chunk"])
+def test_what_is_no_inference_keeps_its_names(metric):
     registry = CollectorRegistry()
-    RecordMetrics(registry, latest=True).observe(record({names.GEN_AI_OPERATION_NAME: "embeddings"}))
+    RecordMetrics(registry, latest=True).observe(record({names.GEN_AI_OPERATION_NAME: "embeddings", **FIRST_CHUNK}))
     labels = LABELS | {"gen_ai_operation_name": "embeddings"}
-    assert registry.get_sample_value("gen_ai_client_operation_duration_seconds_count", labels) == 1
-    assert registry.get_sample_value("gen_ai_client_inference_duration_seconds_count", labels) is None
+    assert registry.get_sample_value(f"gen_ai_client_operation_{metric}_seconds_count", labels) == 1
+    assert registry.get_sample_value(f"gen_ai_client_inference_{metric}_seconds_count", labels) is None

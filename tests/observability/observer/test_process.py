@@ -54,7 +54,7 @@ def test_exemplars_are_written_where_there_are_spans(tmp_path, environ, seen):
     path = tmp_path / "metrics" / "exemplars-0.json"
     assert path.exists() is seen
     if seen:
-        assert len(orjson.loads(path.read_bytes())) == 7  # durations, first token, pace, tokens, overhead
+        assert len(orjson.loads(path.read_bytes())) == 8  # durations, first chunk and token, pace, tokens, overhead
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,7 @@ def test_exemplars_are_written_where_there_are_spans(tmp_path, environ, seen):
         (GRPC | {"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, ["OTEL_EXPORTER_OTLP_TIMEOUT: 5s "]),
         (GRPC | {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, ["OTEL_EXPORTER_OTLP_COMPRESSION: zstd "]),
         (GRPC | {"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}, []),
+        (GRPC | {"OTEL_EXPORTER_OTLP_TIMEOUT": "", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": " "}, []),
         (GRPC | {"OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES": "NONE_OF_THEM"}, ["KeyError("]),
         (
             ENDPOINT | {"OTEL_EXPORTER_OTLP_HEADERS": "authorization: Bearer sk-secret"},

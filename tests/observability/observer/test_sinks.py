@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from observability import names
 from observability.counters import DropCounters
-from observability.facts import pack
+from observability.facts import Facts, pack
 from observability.lines import LineWriter
 from observability.observation import Attempt, Observation
 from observability.observer import intake
@@ -142,8 +142,8 @@ async def test_content_is_shed_first_then_spans_at_last_the_line(observer, load,
     assert sent.count(names.SLUICEWAY_REQUEST_ID.encode()) == (1 if spans else 0)
     assert (b"secret plan" in sent) == (load is Load.ALL)
     assert observer.dropped("behind", CONTENT_DROPPED) == (None if load is Load.ALL else 1)
-    assert observer.dropped("behind", "sluiceway_spans_dropped_total") == (None if spans else 2)
-    assert observer.dropped("behind") == (None if line else 1)
+    assert observer.dropped("behind", "sluiceway_spans_dropped_total") == (0 if spans else 2)
+    assert observer.dropped("behind") == (0 if line else 1)
 
 
 def test_what_waits_in_a_worker_decides():
@@ -216,3 +216,25 @@ async def test_no_export_message_is_over_4_mib(observer):
     sizes = [len(request) for request in observer.collector.requests]
     assert sum(sizes) > 40 * 250_000
     assert BATCH_BYTES_MAX - 600_000 < max(sizes) < 4 << 20
+
+
+async def test_content_that_no_collector_would_take_in_one_message_stays_out_of_the_spans(observer):
+    """`compat: [openinference]` has it twice, and either side may have a MiB."""
+    said = [{"role": "user", "parts": [{"type": "text", "content": "secret plan" * 200_000}]}]
+    made = packed("1", orjson.dumps(said).decode())
+    made[Facts._fields.index("compat")] = ["openinference"]
+    made[Facts._fields.index("sampled")] = made[Facts._fields.index("tracing")] = True
+    assert await observer.take([made]) == 1
+    observer.export.close(10)
+    (request,) = observer.collector.requests
+    assert request.count(names.SLUICEWAY_REQUEST_ID.encode()) == 1
+    assert b"secret plan" not in request
+    assert observer.dropped("spans_oversize", CONTENT_DROPPED) == 1
+
+
+async def test_spans_that_cannot_be_made_are_counted_each(observer):
+    made = packed("1", SAID)
+    made[Facts._fields.index("trace_id")] = "no hex"
+    assert await observer.take([made]) == 1
+    assert observer.dropped("malformed", "sluiceway_spans_dropped_total") == 2
+    assert observer.written() == ["1"]

@@ -8,7 +8,7 @@ import pytest
 from observability.prices import Price
 from proxy.config.compile import compile_snapshot
 from proxy.config.file import parse, validated
-from proxy.config.prices import KNOWN_MAX, PriceTable
+from proxy.config.prices import KNOWN_MAX, NAME_CHARACTERS_MAX, PriceTable
 from proxy.config.seal import plain_of, seal_of
 from tests.proxy.config.files import ENVIRON, changed, complaints
 
@@ -57,6 +57,13 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(KNOWN_MAX + 10):
         assert table.of("qwen", f"m-{number}") is not None
     assert len(table._known) == KNOWN_MAX
+
+
+def test_a_name_that_no_model_has_is_neither_priced_nor_remembered() -> None:
+    table = PriceTable([(None, "*", Price("USD", 1.0, None, None, None, None, None, None, None))])
+    assert table.of("qwen", "m" * NAME_CHARACTERS_MAX) is not None
+    assert table.of("qwen", "m" * (NAME_CHARACTERS_MAX + 1)) is None
+    assert len(table._known) == 1
 
 
 def test_without_a_file_there_are_none() -> None:
