@@ -1,5 +1,5 @@
-# Verbs: run test check bench bench-all backends screenshots format clean. On a fresh machine each of them first makes .venv (Python
-# 3.11 or newer).
+# Verbs: run test check bench bench-all backends screenshots format clean. On a fresh machine each of them first makes
+# .venv (Python 3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
