@@ -1,5 +1,5 @@
-# Verbs: run test check bench backends screenshots format clean. On a fresh machine each of them first makes .venv (Python
-# 3.11 or newer).
+# Verbs: run test check bench bench-all backends screenshots format clean. On a fresh machine each of them first makes
+# .venv (Python 3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
@@ -15,10 +15,10 @@ PHOENIX_VERSION := 20.26.1
 ROTEL_VERSION := 0.0.1a15
 
 .DEFAULT_GOAL := run
-.PHONY: help run test check bench backends screenshots format clean
+.PHONY: help run test check bench bench-all backends screenshots format clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
 run: .venv/ready-to-run  ## the gateway on :8080 and control on :9090, with the simulated upstream or the real DashScope
 	@DEMO_RECORD=$(RECORD) $(BIN)/python -m benchmarks.demo --listen $(LISTEN) --control $(CONTROL) --upstream $(UPSTREAM)
@@ -33,6 +33,9 @@ bench: .venv/ready-to-develop  ## benchmarks, with wrk (and nginx, to compare wi
 	@$(BIN)/python -m benchmarks.observer
 	@$(BIN)/python -m benchmarks.bench
 
+bench-all: .venv/ready-to-develop  ## this gateway beside others, under every workload: 40 minutes; see benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks.contest $(CONTEST)
+
 backends: .venv/ready-to-develop .venv-backends/ready  ## what Phoenix and rotel make of our traces and metrics (900 MB)
 	@REAL_BACKENDS=.venv-backends/bin $(BIN)/python -m pytest tests/backends
 
@@ -43,7 +46,7 @@ format: .venv/ready-to-develop  ## formatting, and what lint can mend by itself
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## back to a fresh checkout
-	rm -rf .venv .venv-backends build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sluiceway
+	rm -rf .venv .venv-backends build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .sluiceway .bench
 
 # Two stamps: who only wants to see it run does not wait for linters and four SDKs. A second call finds them up to date.
 .venv/bin/python:

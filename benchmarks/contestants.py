@@ -188,23 +188,23 @@ class Bench:
         text = _NGINX.format(folder=self.folder, upstream=upstream, sink=sink, answer=ANSWER.decode())
         conf = self.folder / "nginx.conf"
         conf.write_text(text)
-        self._start("nginx", ["nginx", "-p", str(self.folder), "-c", str(conf)])
+        self.start("nginx", ["nginx", "-p", str(self.folder), "-c", str(conf)])
         self.upstream_url, self.sink_url = f"http://127.0.0.1:{upstream}", f"http://127.0.0.1:{sink}"
-        self._wait("nginx", self.upstream_url + CHAT_PATH)
+        self.wait("nginx", self.upstream_url + CHAT_PATH)
 
     def start_simulated_upstream(self) -> None:
         """The simulated upstream instead of nginx: slower, but it knows what it received and sent."""
         self.upstream_url = f"http://127.0.0.1:{free_port()}"
         listen = self.upstream_url.removeprefix("http://")
-        self._start("upstream", [sys.executable, "-m", "benchmarks.upstream", "--listen", listen])
-        self._wait("upstream", self.upstream_url + "/sim/stats")
+        self.start("upstream", [sys.executable, "-m", "benchmarks.upstream", "--listen", listen])
+        self.wait("upstream", self.upstream_url + "/sim/stats")
 
     def start_plain(self) -> Contestant:
         """The plain aiohttp reverse proxy."""
         url = f"http://127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "benchmarks.plain_proxy", "--upstream", self.upstream_url]
-        process = self._start("plain", [*command, "--listen", url.removeprefix("http://")])
-        self._wait("plain", url + CHAT_PATH)
+        process = self.start("plain", [*command, "--listen", url.removeprefix("http://")])
+        self.wait("plain", url + CHAT_PATH)
         machine.pin(process.pid, self.core)
         return Contestant("plain", url, process, process.pid)
 
@@ -220,8 +220,8 @@ class Bench:
         if self.sink_url:
             environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.sink_url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
         sluiceway = str(Path(sys.executable).with_name("sluiceway"))
-        process = self._start("gateway", [sluiceway, "serve", "-c", str(file)], environ)
-        self._wait("gateway", f"http://127.0.0.1:{admin}/readyz")
+        process = self.start("gateway", [sluiceway, "serve", "-c", str(file)], environ)
+        self.wait("gateway", f"http://127.0.0.1:{admin}/readyz")
         worker = machine.worker_of(process.pid)
         if worker is None:
             raise NotReadyError(
@@ -256,11 +256,13 @@ class Bench:
                         continue
                 process.wait()
 
-    def _start(self, name: str, command: list[str], environ: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Starts a process on the core of everything else; its output goes to files in the folder."""
+    def start(
+        self, name: str, command: list[str], environ: dict[str, str] | None = None, core: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Starts a process on this core, or that of everything else; its output goes to files in the folder."""
         with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.err").open("ab") as err:
             process = subprocess.Popen(
-                ["taskset", "-c", str(self.rest), *command],
+                ["taskset", "-c", str(self.rest if core is None else core), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -269,9 +271,9 @@ class Bench:
         self.started.append(process)
         return process
 
-    def _wait(self, name: str, url: str) -> None:
+    def wait(self, name: str, url: str, within_s: float = READY_S) -> None:
         """Until something answers there, whatever it says but 503."""
-        deadline = time.monotonic() + READY_S
+        deadline = time.monotonic() + within_s
         while time.monotonic() < deadline and self.started[-1].poll() is None:
             try:
                 urllib.request.urlopen(url, timeout=1).close()

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -123,8 +124,8 @@ def description() -> dict[str, str]:
         "siblings_of_cpu0": siblings.read_text().strip() if siblings.exists() else "unknown",
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "nginx": _says(["nginx", "-v"]),
-        "wrk": _says(["wrk", "-v"]),
+        "nginx": says(["nginx", "-v"]),
+        "wrk": says(["wrk", "-v"]),
     }
     for package in ("sluiceway", "aiohttp", "uvloop", "httptools", "orjson"):
         try:
@@ -134,7 +135,10 @@ def description() -> dict[str, str]:
     return described
 
 
-def _says(command: list[str]) -> str:
+def says(command: list[str]) -> str:
+    """The first line that a program prints, its version as a rule; "unknown" where it is not there."""
+    if shutil.which(command[0]) is None:
+        return "unknown"
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # wrk -v exits 1
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0] if lines else "unknown"

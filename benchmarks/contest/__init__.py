@@ -1,0 +1,10 @@
+"""``make bench-all``: this gateway and others of its kind, side by side, under every workload that matters to us.
+
+``python -m benchmarks.contest``; the modules from the outside in:
+
+* `__main__`: the command; `run`: one whole run, in order; `judge`: what was to be reached and whether it was;
+* `report`, `charts`: RESULTS.md and its pictures from a run's JSON;
+* `small`, `streams`, `bodies`: the workloads; `watch`: processor time and memory of who is measured, meanwhile;
+* `contestants`: how each is started and what it does; `configurations`: their files; `environments`: their programs;
+* `upstream`, `client`: what is measured with, plain sockets and epoll; `asked`: what one asks and the other answers.
+"""
