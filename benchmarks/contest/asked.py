@@ -71,12 +71,14 @@ def for_image(size: int) -> bytes:
     return _encoded({"messages": [{"role": "user", "content": text}], "model": MODEL})
 
 
-def upload(size: int, what: str = "") -> bytes:
-    """A chat request of `size` bytes (at least 512) with an image, and as all official SDKs do it, the model last."""
+def upload(size: int, what: str = "", *, model_first: bool = False) -> bytes:
+    """A chat request of `size` bytes (at least 512) with an image; the model last, as all official SDKs do it."""
     text = (order(what) if what else "") + "What is in this picture?"
-    head = b'{"messages":[{"role":"user","content":[' + _encoded({"type": "text", "text": text})
+    model = b'"model":"' + MODEL.encode() + b'"'
+    begin, end = (b"{" + model + b",", b"}") if model_first else (b"{", b"," + model + b"}")
+    head = begin + b'"messages":[{"role":"user","content":[' + _encoded({"type": "text", "text": text})
     head += b',{"type":"image_url","image_url":{"url":"data:image/png;base64,'
-    tail = b'"}}]}],"model":"' + MODEL.encode() + b'"}'
+    tail = b'"}}]}]' + end
     return head + image_text(size - len(head) - len(tail)) + tail
 
 

@@ -53,7 +53,7 @@ def body_of(what: str, number: int, other: int) -> bytes:
         case "image":
             return asked.for_image(number)
         case "upload":
-            return asked.upload(number)
+            return asked.upload(number, model_first=other == 1)
         case "digest":
             return asked.upload(number, "digest")
         case "embeddings":

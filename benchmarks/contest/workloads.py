@@ -21,6 +21,8 @@ STAGES = (SMALL, "idle", "streams", "bodies")
 first has the upstream of the small chat, the others that of streams and large bodies."""
 LEVELS = {"20 %": 0.2, "50 %": 0.5, "80 %": 0.8}
 COMMON = "common"
+MODEL_FIRST = ", model first"
+"""Behind the name of a point: who routes by model need not hold these bodies to learn it."""
 RATE_MAX = 15_000.0
 """A second: what the client keeps with some core to spare for the upstream. Only nginx could be asked for more."""
 PACE_MS = 20
@@ -118,7 +120,7 @@ def _crowd_of_uploads(context: Context, running: Running, point: Point, seconds:
     """Sixteen at once, each once: `seconds` is only what it may take."""
     del seconds
     size = int(point.value * min(1.0, context.scale))
-    kind = {"what": "upload", "number": size}
+    kind = {"what": "upload", "number": size, "other": int(point.name.endswith(MODEL_FIRST))}
     return ask(context, running, [kind], connections=16, count=16, seconds=5.0, finish_s=60.0)
 
 
@@ -178,7 +180,7 @@ WORKLOADS = (
     Workload("poured", f"streams of {EVENTS} events at full speed", _connections(64), 2, 3.0, 1.0, _poured, "streams"),
     Workload("upload", "chat with an image, by the size of the body, 4 at once",
              _sizes(KB, 10 * KB, 100 * KB, MB, 10 * MB, 100 * MB), 1, 1.5, 2.5, _upload, "bodies"),
-    Workload("crowd", "16 uploads at once", _sizes(64 * MB), 2, 0.0, 6.0, _crowd_of_uploads, "bodies"),
+    Workload("crowd", "16 uploads at once", (*_sizes(64 * MB), Point(f"64 MB{MODEL_FIRST}", 64 * MB)), 2, 0.0, 6.0, _crowd_of_uploads, "bodies"),
     Workload("image", "chat answered with an image, by the size of the answer, 4 at once",
              _sizes(MB, 4 * MB, 16 * MB, 64 * MB), 1, 1.5, 1.5, _images, "bodies"),
     Workload("embeddings", "embeddings answers of 1 MB", _connections(16), 2, 2.0, 1.0, _embeddings, "bodies"),
