@@ -51,6 +51,8 @@ CONTENT_MESSAGE = b"C"
 """Begins a message of content: then frames (`content.capture`), each behind its length, four bytes little-endian."""
 REDACT_MESSAGE = b"R"
 """Begins a message of expressions, as JSON: what is to be taken out of all content that follows on this connection."""
+_SHOW_NOTHING = REDACT_MESSAGE + b"null"
+"""Where the kernel's buffers have no room for the expressions: rather no content than what they would take out."""
 
 SEND_BUFFER_BYTES = 1 << 20
 """Asked from the kernel, which grants net.core.wmem_max; a message must fit into it whole."""
@@ -238,6 +240,9 @@ class Emitter:
                 if error.errno != errno.EMSGSIZE:
                     self._lose()
                     return
+                if batch.body.startswith(REDACT_MESSAGE) and batch.body != _SHOW_NOTHING:
+                    sealed[0] = _Batch(_SHOW_NOTHING, 0, 0)
+                    continue
                 # The kernel's buffers are smaller than a big record: that is what oversize means here.
                 self._row[Cell.DROPPED_OVERSIZE] += batch.records
             else:

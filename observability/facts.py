@@ -76,6 +76,7 @@ class Facts(NamedTuple):
     response_bytes: int
     status: int
     upstream_status: int
+    upstream_request_id: str | None
     first_byte_ns: int
     first_event_ns: int
     first_token_ns: int

@@ -100,6 +100,7 @@ class ObservationMiddleware:
         digits = random.randbytes(48).hex()  # noqa: S311 - ids, not secrets
         trace = trace_context(headers, digits[32:64])
         observation = Observation(digits[:32], trace, digits[64:80], digits[80:])
+        observation.accepted(request.protocol.arrived_ns)  # type: ignore[attr-defined]  # proxy.edge's
         observation.sampled = self._sample(trace)
         observation.client_address = request.remote
         agent = headers.get(USER_AGENT)

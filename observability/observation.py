@@ -23,6 +23,8 @@ now_ns = time.monotonic_ns
 
 MAX_MESSAGE_CHARACTERS = 512
 """Of an error message in a record: the longest that the gateway writes has half of it, but may quote a path."""
+MAX_ID_BYTES = 256
+"""Of an upstream's request id: the scanners' limit for one in a body. Real ones have up to 40."""
 
 
 class Attempt:
@@ -93,6 +95,7 @@ class Observation:
         "upload_ns",
         "upstream_model",
         "upstream_ns",
+        "upstream_request_id",
         "upstream_status",
         "user_agent",
     )
@@ -141,12 +144,11 @@ class Observation:
         self.status = 0
         """HTTP status that the client got; 0: it got none."""
         self.upstream_status = 0
+        self.upstream_request_id: str | None = None  # as the head has it; what the body says goes before it
         self.on_first_output: Callable[[], None] | None = None
         """Told as soon as the scanner sees output."""
         # clocks
-        self.first_byte_ns = 0
-        self.first_event_ns = 0
-        self.first_token_ns = 0
+        self.first_byte_ns = self.first_event_ns = self.first_token_ns = 0
         self.upload_ns = 0
         self.connect_ns = 0
         self.upstream_ns = 0
@@ -157,6 +159,16 @@ class Observation:
         self.error_origin: str | None = None
         self.error_message: str | None = None
         """The gateway's own words for it; never the upstream's, which are content."""
+
+    def accepted(self, at_ns: int) -> None:
+        """The request was read at that time, before this was made: parsing is up to half of a small one's overhead."""
+        self.accepted_unix_ns -= self.accepted_ns - at_ns
+        self.accepted_ns = at_ns
+
+    def answered(self, status: int, request_id: bytes | None) -> None:
+        """An upstream's head came; `request_id`: as it names the exchange."""
+        self.upstream_status = status
+        self.upstream_request_id = None if request_id is None else request_id[:MAX_ID_BYTES].decode("latin-1")
 
     def committed(self, status: int) -> None:
         """The head of the answer went out."""

@@ -39,7 +39,7 @@ class Attempt(TypedDict):
     verdict: str
     error: NotRequired[str]
     model: NotRequired[str]
-    """What the target got in place of the client's name."""
+    """What the target was asked for."""
 
 
 class Record(TypedDict):

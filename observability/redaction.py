@@ -20,6 +20,8 @@ MARGIN: Final = 4096
 PATTERNS_MAX: Final = 100
 PATTERN_CHARACTERS_MAX: Final = 1000
 """Of one expression in `redact`."""
+PATTERNS_BYTES_MAX: Final = 65536
+"""Of all of them as JSON: a worker says them to its observer in one message."""
 REDACTED: Final = "[REDACTED]"
 
 _PROGRAM_BYTES_MAX: Final = 1 << 20
@@ -29,11 +31,27 @@ _NAMED: Final = (
     r"api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|passw(?:or)?d|passphrase|access[_-]?key(?:[_-]?(?:id|secret))?"
     r"|(?:auth|access|refresh|session|security|bearer|id)[_-]?token|private[_-]?key|authorization"
 )
-_SECRET_NAME: Final = re.compile(rf"(?:[\w.-]*[_.-])?(?:{_NAMED})", re.IGNORECASE)
-_NAMED_VALUE: Final = rf"((?:{_NAMED})\\?[\"']?\s{{0,4}}[:=]\s{{0,4}}\\?[\"']?)(?![\[{{])[^\s\"'\\,;&}}\])]{{4,}}+"
+_SECRET_NAME: Final = re.compile(rf"(?:[\w.-]*(?:[_.-]|(?<=[a-z0-9])(?=[A-Z])))?(?i:{_NAMED})s?")
+# What is in quotes goes up to the closing one (of a text that is JSON itself: the escaped one), or its line's end: a
+# passphrase has spaces. Without quotes it ends where a value may.
+_QUOTED: Final = "|".join(
+    rf"(?<=[^\\]{quote})(?:[^{quote}\\\r\n]++|\\.)++|(?<=\\{quote})[^{quote}\\\r\n]++" for quote in "\"'"
+)
+_NAMED_VALUE: Final = (
+    rf"((?:{_NAMED})\\{{0,3}}[\"']?\s{{0,4}}[:=]\s{{0,4}}(?:\\{{0,3}}[\"'])?)"
+    rf"(?:{_QUOTED}|(?<![\"'])(?![\[{{\"'])[^\s\"'\\,;&}}\])]{{4,}}+)"
+)
 _NAMED_LOWER: Final = re.compile(_NAMED_VALUE)
 _NAMED_ANY: Final = re.compile(_NAMED_VALUE, re.IGNORECASE)
 # The first on a text in lower case takes 40 ns a character, the second 175: it has a set of first letters.
+
+
+def _edge(word: str) -> str:
+    """Where something begins: behind nothing of `word`, or behind what is an escape in a text within JSON or a URL."""
+    return rf"(?:(?<![{word}])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{{4}})|(?<=%[0-9A-Fa-f]{{2}}))"
+
+
+_EDGE: Final = _edge("A-Za-z0-9")
 
 
 class _Format(NamedTuple):
@@ -49,13 +67,39 @@ def _of(needs: str, pattern: str, put: str | Callable[["re.Match[str]"], str] = 
     return _Format(tuple(needs.split()), re.compile(pattern, flags), put)
 
 
+_GROUPED: Final = re.compile(
+    r"(?<![0-9])(?:[0-9]{13,19}|[0-9]{4}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3}(?![0-9]))?"
+    r"|[0-9]{4}([ -])[0-9]{6}\2[0-9]{4,5})(?![0-9])"
+)
+"""As cards are written: an expiry date or a check value may follow, or something else go before."""
+_CARD_DIGITS: Final = range(13, 20)
+
+
 def _card(match: "re.Match[str]") -> str:
+    """A row of digits without the numbers of cards in it."""
+    row = match.group()
+    return REDACTED if _is_card(row) else _GROUPED.sub(_one_card, row)
+
+
+def _one_card(match: "re.Match[str]") -> str:
+    text = match.group()
+    for end in (len(text), 19):  # three more digits are its own, or its check value
+        if _is_card(text[:end]):
+            return REDACTED + text[end:]
+    return text
+
+
+def _is_card(text: str) -> bool:
     """A number that passes the check of Luhn (ISO/IEC 7812) and begins as a card's does."""
-    digits = [int(character) for character in match.group() if character.isdecimal()]
-    if digits[0] not in (2, 3, 4, 5, 6) or (len(digits) == 13 and digits[0] != 4):  # 13: milliseconds since 1970, too
-        return match.group()
+    if len(text) > 2 * _CARD_DIGITS.stop:
+        return False
+    digits = [int(character) for character in text if character.isdecimal()]
+    if len(digits) not in _CARD_DIGITS or digits[0] not in (2, 3, 4, 5, 6):
+        return False
+    if (len(digits) == 13 and digits[0] != 4) or digits[:2] == [2, 0]:  # milliseconds since 1970, a row of years
+        return False
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
-    return REDACTED if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 else match.group()
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 _FORMATS: Final = (
@@ -64,18 +108,20 @@ _FORMATS: Final = (
         r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)",
         flags=re.DOTALL,
     ),
-    _of("sk-", r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{6,}+"),
-    _of("akia asia aroa aida", r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}+"),
-    _of("ltai", r"(?<![A-Za-z0-9])LTAI[A-Za-z0-9]{8,}+"),
-    _of("aiza", r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{20,}+"),
+    _of("sk-", _EDGE + r"sk-[A-Za-z0-9_-]{6,}+"),
+    _of("akia asia aroa aida", _EDGE + r"(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}+"),
+    _of("ltai", _EDGE + r"LTAI[A-Za-z0-9]{8,}+"),
+    _of("aiza", _EDGE + r"AIza[A-Za-z0-9_-]{20,}+"),
     _of(
-        "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox hf_ k_live_ k_test_",
-        r"(?<![A-Za-z0-9])(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_|[prs]k_(?:live|test)_)[A-Za-z0-9_-]{8,}+",
+        "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox hf_ k_live_ k_test_ gsk_ xai- pplx- nvapi-",
+        _EDGE
+        + r"(?:gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_|[prs]k_(?:live|test)_|gsk_|xai-|pplx-|nvapi-)"
+        + r"[A-Za-z0-9_-]{8,}+",
     ),
-    _of("eyj", r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]*+){1,4}"),
+    _of("eyj", _EDGE + r"eyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]*+){1,4}"),
     _of(
         "bearer",
-        r"\b(bearer)\s{1,4}(?=[A-Za-z]{0,256}[0-9._~+/=-])[A-Za-z0-9._~+/=-]{6,}+",
+        _EDGE + r"(bearer)\s{1,4}(?=[A-Za-z]{0,256}[0-9._~+/=-])[A-Za-z0-9._~+/=-]{6,}+",
         rf"\1 {REDACTED}",
         re.IGNORECASE,
     ),
@@ -86,19 +132,26 @@ _FORMATS: Final = (
         re.IGNORECASE,
     ),
     _of(
-        "signature= sig= accesskeyid= token= credential= key=",
-        r"([?&](?:[\w-]{0,20}signature|sig|[\w-]{0,10}accesskeyid|[\w-]{0,20}token|[\w-]{0,20}credential|key)=)[^&#\s\"'<>]{3,}+",
+        "token",
+        _EDGE + r"(token\\{0,3}[\"']?\s{0,4}[:=]\s{0,4}\\{0,3}[\"']?)[A-Za-z0-9._~+/=-]{16,}+",
         rf"\1{REDACTED}",
         re.IGNORECASE,
     ),
-    _of("://", r"(://)[^/@\s:\"']{1,64}+:[^/@\s\"']{1,256}+@", rf"\1{REDACTED}@"),
+    _of(
+        "signature= sig= accesskeyid= token= credential= key=",
+        r"((?:[?&#;]|\\u0026)(?:[\w-]{0,20}signature|sig|[\w-]{0,10}accesskeyid|[\w-]{0,20}token|[\w-]{0,20}credential|key)=)"
+        r"[^&#\s\"'<>]{3,}+",
+        rf"\1{REDACTED}",
+        re.IGNORECASE,
+    ),
+    _of("://", r"(://)[^/@\s:\"']{0,64}+:[^/\s\"']{1,256}@", rf"\1{REDACTED}@"),
     _of("@", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,256}+@[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+){1,8}+"),
 )
 _NUMBERS: Final = (
-    _of("", r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}+(?![0-9])", _card),
-    _of("", r"(?<![\w.])\+[1-9](?:[ ().-]{0,2}[0-9]){6,14}+(?![0-9])"),
-    _of("", r"(?<![0-9A-Za-z.])(?:\+?86[ -]?)?1[3-9][0-9][ -]?[0-9]{4}[ -]?[0-9]{4}(?![0-9])"),
-    _of("", r"(?<![0-9.-])(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-. ])[2-9][0-9]{2}[-. ][0-9]{4}(?![0-9])"),
+    _of("", r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,}+", _card),
+    _of("", _edge(r"\w.") + r"\+[1-9](?:[ ().-]{0,2}[0-9]){6,14}+"),
+    _of("", r"(?=[+18])" + _edge("0-9A-Za-z.") + r"(?:\+?86[ -]?)?1[3-9][0-9][ -]?[0-9]{4}[ -]?[0-9]{4}(?![0-9])"),
+    _of("", r"(?<![0-9.-])(?:1[-. ])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-. ])[2-9][0-9]{2}[-. ][0-9]{4}(?![0-9])"),
 )
 _DIGITS: Final = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){6}")
 """No number that is looked for has fewer."""
@@ -107,8 +160,9 @@ _DIGITS: Final = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){6}")
 _SUSPICIOUS: Final = "|".join(
     (
         r"PRIVATE KEY-----|sk-|AKIA|ASIA|AROA|AIDA|LTAI|AIza|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|hf_",
-        r"k_live_|k_test_|eyJ|(?i:bearer)|://[^/@:]+:|@[A-Za-z0-9-]+\.|[0-9](?:[ ().-]{0,2}[0-9]){6}",
-        rf"(?i:{_NAMED})[^A-Za-z0-9]{{0,12}}[:=]|(?i:signature|sig|accesskeyid|token|credential|key)=",
+        r"k_live_|k_test_|gsk_|xai-|pplx-|nvapi-|eyJ|(?i:bearer)|://[^/@:]*:|@[A-Za-z0-9-]+\.",
+        r"[0-9](?:[ ().-]{0,2}[0-9]){6}",
+        rf"(?i:token|{_NAMED})[^A-Za-z0-9]{{0,12}}[:=]|(?i:signature|sig|accesskeyid|token|credential|key)=",
     )
 )
 """In every text of which something is taken out, in RE2's words. Most texts have nothing of it: 4 ns a character."""
@@ -116,6 +170,10 @@ KEYS_MAX: Final = 1024
 """Texts that are remembered with what becomes of them: keys, roles and types, which come again in each document."""
 _SHORT: Final = 24
 """Characters of such a text."""
+
+
+_PLAIN: Final = ("", "one 2.\n")
+"""In which an expression finds nothing, or something: `\\b` finds that there is a word."""
 
 
 class PatternError(ValueError):
@@ -131,7 +189,7 @@ def compile_own(pattern: str) -> Any:
     options.max_mem = _PROGRAM_BYTES_MAX
     try:
         compiled = re2.compile(pattern, options)
-        empty = compiled.search("") is not None
+        empty = any(match.end() == match.start() for text in _PLAIN for match in compiled.finditer(text))
     except re2.error as error:
         why = error.args[0] if error.args else b"it is none"
         said = why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)

@@ -25,8 +25,8 @@ LINES_MAX: Final = 64
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _LINES: Final = re.compile(rb"([^:]++): ?([^\r]*+)\r\n")
 _URL: Final = URL("/")
-"""Of every message: nobody asks, the path is in the message too, and to build one costs 1.5 µs. Nor does anybody ask for
-`compression`, which is always None here."""
+"""Of every message: nobody asks, the path is in the message too, and to build one costs 1.5 µs. Nor does anybody ask
+for `compression`, which is None here."""
 _PLAIN: Final = 0
 _NOT_PLAIN: Final = -1
 _LENGTH: Final = 1

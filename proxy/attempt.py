@@ -176,7 +176,8 @@ class Attempt:
                     head = await connection.read_head()
                 finally:
                     exchange.observation.upstream_ns += now_ns() - began_ns
-            self._record.status = exchange.observation.upstream_status = head.status
+            self._record.status = head.status
+            exchange.observation.answered(head.status, head.request_id)
             held: list[bytes] = []
             ended: Ended | None = None
             if head.status >= 400:

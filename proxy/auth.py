@@ -15,6 +15,8 @@ from proxy.errors import GatewayError
 
 _AUTHORIZATION: Final = istr("authorization")  # multidict finds these at half the cost of plain strings
 _OTHERS: Final = (istr("x-api-key"), istr("api-key"))
+CREDENTIALS: Final = (_AUTHORIZATION, *_OTHERS)
+"""The header lines that may have one. A client may send several; it is the first of them that counts."""
 
 
 def credential_of(headers: Mapping[str, str]) -> str | None:

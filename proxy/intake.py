@@ -45,6 +45,7 @@ class Intake(RequestHandler):
         "_server",
         "_surplus_at",
         "_tail",
+        "arrived_ns",
     )
 
     def __init__(self, server: "EdgeServer", **options: Any) -> None:
@@ -64,6 +65,8 @@ class Intake(RequestHandler):
         self._marked_bytes = 0  # of these, so many had arrived …
         self._progress_at = 0.0  # … when the sweep saw progress for the last time
         self._surplus_at = 0.0  # when this connection came as one above the limit; 0: it did not
+        self.arrived_ns = 0
+        """When the latest request's head was read, whole: from here on the time is ours."""
 
     @property
     def idle(self) -> bool:
@@ -156,6 +159,7 @@ class Intake(RequestHandler):
 
     def _take_head(self, data: bytes) -> bytes:
         """Collect a head; once whole and strict, have it read. Answers what stands behind what was read."""
+        self.arrived_ns = time.monotonic_ns()
         if self._introduction is not None:
             data = self._take_introduction(self._introduction, data)
             if not data:
@@ -246,6 +250,7 @@ class Intake(RequestHandler):
         """Answer `error` in place of a request that cannot be read, and read nothing more."""
         self._refused = True
         self._busy = True
+        self.arrived_ns = time.monotonic_ns()  # the last of a head that stopped may have come long ago
         self._head_at = 0.0
         self._tail.clear()
         self._heads.clear()

@@ -23,7 +23,7 @@ from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
 from proxy.exchange import Exchange
 from proxy.opening import Kept
-from proxy.recording import begin_recording, keep_secret
+from proxy.recording import begin_recording, end_request, keep_secret
 from proxy.relay import relay
 from proxy.routing import NO_MODEL, Plan, Router
 from proxy.spool import Holding
@@ -74,8 +74,8 @@ class Pipeline:
             if plan is not None:
                 plan.close()
             recording = exchange.observation.recording
-            if recording is not None and recording.request is not None and exchange.body.complete:
-                recording.request.end()
+            if recording is not None:
+                end_request(recording, exchange)
             if exchange.payload is None:
                 exchange.observation.tape_lost = exchange.body.lost
                 exchange.body.let_go()
@@ -307,7 +307,7 @@ class Pipeline:
         observation.service, observation.upstream_model = service.name, model
         observation.fallback = kept.choice.position > 0
         observation.route_fields = self._route_fields(route, service)
-        observation.upstream_status = kept.head.status
+        observation.answered(kept.head.status, kept.head.request_id)
         observation.first_event_ns = observation.first_token_ns = 0  # they were another answer's
         exchange.usage_asked = kept.usage_asked
         exchange.body.let_go()
@@ -321,7 +321,8 @@ def _forget_answer(observation: Observation) -> None:
     observation.scanner = None
     if observation.recording is not None:
         observation.recording.answer = None
-    observation.upstream_status = observation.first_event_ns = observation.first_token_ns = 0
+    observation.answered(0, None)
+    observation.first_event_ns = observation.first_token_ns = 0
 
 
 def _encoding_of(headers: Any) -> str:

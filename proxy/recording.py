@@ -10,6 +10,7 @@ from multidict import MultiMapping, istr
 
 from observability.codings.decode import codings_of
 from observability.content.capture import Plan, Recording, refused
+from proxy.auth import CREDENTIALS
 
 if TYPE_CHECKING:
     from observability.scanners import RequestScanner
@@ -28,8 +29,9 @@ def begin_recording(plan: Plan, exchange: "Exchange", scanner: "RequestScanner",
     if not plan.has(observation.trace.trace_id) or refused(headers.getall(_RECORD, ())):
         return
     recording = observation.recording = Recording(plan, observation.request_id)
-    if exchange.credential is not None:
-        recording.secrets.add(exchange.credential.encode("utf-8", "surrogateescape"))
+    for name in CREDENTIALS:
+        for value in headers.getall(name, ()):
+            recording.secrets.add(value.strip().rpartition(" ")[2].encode("utf-8", "surrogateescape"))
     keeper = recording.open_request(headers.get(_CONTENT_TYPE, ""))
     if keeper is None or exchange.body.empty:
         recording.request = None
@@ -39,6 +41,18 @@ def begin_recording(plan: Plan, exchange: "Exchange", scanner: "RequestScanner",
         recording.request = None  # nobody can read it
     else:
         observation.request_keeper = keeper
+
+
+def end_request(recording: Recording, exchange: "Exchange") -> None:
+    """The exchange is over: is the body that was kept the whole of it?"""
+    observation = exchange.observation
+    if recording.request is None or not exchange.body.complete:
+        return
+    scanner = observation.request_scanner
+    if observation.request_keeper is not None or (
+        scanner is not None and not scanner.failed
+    ):  # else not all was decoded
+        recording.request.end()
 
 
 def keep_secret(recording: Recording, service: "Service", key: "Key") -> None:

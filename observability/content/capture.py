@@ -7,12 +7,13 @@ request's keeper hears the body as it comes from the client, the answer's is par
 A frame: the request id (16 bytes), the side (one byte: Q or A), then content. Long content takes several, in order.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from observability.content.compose import Composer
 from observability.content.form import FormKeeper
-from observability.content.keepers import JsonKeeper, Keeper, MediaKeeper, TextKeeper, limits_of
+from observability.content.keepers import BriefKeeper, JsonKeeper, Keeper, MediaKeeper, TextKeeper, limits_of
 from observability.content.streams import COMPOSERS, LastComposer
 from observability.redaction import REDACTED
 from observability.wire.multipart_fields import boundary_of
@@ -21,8 +22,11 @@ FRAME_BYTES_MAX: Final = 32 << 10
 """Of content in a frame: a batch of records is as large."""
 REQUEST: Final = b"Q"
 ANSWER: Final = b"A"
+NO_ROOM, FAILED = -1, -2
 SECRET_CHARACTERS_MIN: Final = 8
 """Of a credential that is looked for literally: a shorter one would be found in every second word."""
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]*")
+_SIGN: Final = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _SPACE: Final = 1 << 64
 
 
@@ -43,6 +47,18 @@ class Plan(NamedTuple):
 def refused(values: Iterable[str]) -> bool:
     """Do the values of `x-sluiceway-record` say that nothing may be recorded? Anything but `on` does."""
     return any(value.strip().lower() != "on" for value in values)
+
+
+def without(secret: bytes, data: bytes) -> bytes:
+    """JSON or text without a credential, as it is or with its signs escaped: `\\/` of PHP, `\\u002B` of .NET, `%2B`."""
+    data = data.replace(secret, REDACTED.encode())
+    if _PLAIN.fullmatch(secret):
+        return data
+    written = (
+        rb"(?:\\{0,7}%b|\\{1,7}u00%02X|%%%02X)" % (re.escape(sign), sign[0], sign[0]) if _SIGN.fullmatch(sign) else sign
+        for sign in (secret[at : at + 1] for at in range(len(secret)))
+    )
+    return re.sub(b"(?i)" + b"".join(written), REDACTED.encode(), data)
 
 
 class Recording:
@@ -66,9 +82,14 @@ class Recording:
             self.request = self._keeper(content_type)
         return self.request
 
-    def open_answer(self, content_type: str) -> Keeper | None:
-        """A keeper for an answer that does not stream; None where answers are not recorded."""
-        self.answer = self._keeper(content_type) if self._plan.response else None
+    def open_answer(self, content_type: str, *, brief: bool) -> Keeper | None:
+        """A keeper for an answer that does not stream; None where answers are not recorded.
+
+        `brief`: it says something only where it is.
+        """
+        self.answer = None
+        if self._plan.response:
+            self.answer = BriefKeeper(self.limits) if brief else self._keeper(content_type)
         return self.answer
 
     def open_stream(self, protocol: str, operation: str) -> Composer | None:
@@ -86,7 +107,8 @@ class Recording:
     def close(self) -> tuple[list[object], list[bytes]]:
         """What the record says, and the frames.
 
-        The first: the limit, then for each side None or [kind, is it cut, bytes]; bytes is -1 where there was no room.
+        The first: the limit, then for each side None or [kind, is it cut, bytes]; bytes is NO_ROOM or FAILED where
+        nothing was kept.
         """
         said: list[object] = [self._plan.max_bytes]
         frames: list[bytes] = []
@@ -97,8 +119,9 @@ class Recording:
             data = keeper.give()
             for secret in self.secrets:
                 if len(secret) >= SECRET_CHARACTERS_MIN:
-                    data = data.replace(secret, REDACTED.encode())
-            said.append([keeper.kind, keeper.cut, -1 if keeper.lost else len(data)])
+                    data = without(secret, data)
+            size = FAILED if keeper.failed else NO_ROOM if keeper.lost else len(data)
+            said.append([keeper.kind, keeper.cut, size])
             head = bytes.fromhex(self._request_id) + side
             frames += (head + data[at : at + FRAME_BYTES_MAX] for at in range(0, len(data), FRAME_BYTES_MAX))
         self.request = self.answer = None

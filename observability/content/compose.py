@@ -14,17 +14,18 @@ from observability.wire.json_paths import Paths
 
 PARTS_MAX: Final = 128
 """Choices, blocks, tool calls of one: the OpenAI protocol's own limit of `n`."""
+PART_BYTES: Final = 1024
+"""What each of these counts for beside its text: objects, and an id and a name of up to 256 characters."""
 
 
 class Composer(Keeper):
     """Hears the events of one stream. The keeper of an answer that streams."""
 
-    __slots__ = ("_document", "_error", "_limits", "_whole")
+    __slots__ = ("_document", "_error", "_limits")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self._limits = limits
-        self._whole = False
         self._document: dict[str, Any] | None = None  # an answer that came whole
         self._error: dict[str, Any] | None = None
 
@@ -33,17 +34,20 @@ class Composer(Keeper):
 
     def hear(self, name: bytes, document: dict[str, Any]) -> None:
         """One event. Never raises: what is odd in one costs the recording, not the scanner's findings."""
-        if self.lost or self._held_bytes > self._limits.body_bytes:
+        if self.lost:
             return
         try:
             if document.get("error") or name == b"error" or document.get("type") == "error":
                 self._error = document
                 return
+            if self._held_bytes > self._limits.body_bytes:
+                self.cut = True
+                return
             held = self._event(name, document)
             if held and not self._hold(self._held_bytes + held):
                 self._forget()
         except Exception:  # noqa: BLE001
-            self._give_up()
+            self._fail()
 
     def _give_up(self) -> None:
         super()._give_up()
@@ -53,10 +57,6 @@ class Composer(Keeper):
         """There is no stream: an answer that is one document."""
         if self._hold(WHOLE_BYTES_MAX):
             self._document = document
-
-    def end(self) -> None:
-        """The stream is whole."""
-        self._whole = True
 
     def contents(self) -> bytes:
         """The answer as JSON."""

@@ -1,4 +1,4 @@
-"""The keeper of a multipart/form-data body: its fields as text, its files as facts.
+"""The keeper of a multipart/form-data body: its fields as text, its files as facts, also those that are base64.
 
 Made for looking only. What decides which model is asked for is read by `wire.multipart_fields`, which refuses what has
 two readings; here a part is what stands between two delimiters, and what is odd is left out.
@@ -11,10 +11,12 @@ import orjson
 
 from observability.content.keepers import Keeper, Limits, note_text
 from observability.wire.media import MediaDigest, clean_type
-from observability.wire.sift import UNKNOWN, media_note
+from observability.wire.sift import HEAD_BYTES, UNKNOWN, media_note, media_start
 
 PARTS_MAX: Final = 256
 """Kept. Image edits have up to 16 images; a form of more fields is no call of a model."""
+PART_BYTES: Final = 512
+"""What a part counts for beside its text: a name, the facts of a file."""
 HEAD_BYTES_MAX: Final = 8192
 NAME_CHARACTERS_MAX: Final = 64
 
@@ -26,7 +28,20 @@ _TYPE: Final = re.compile(rb"^content-type:([^\r\n]*)", re.IGNORECASE | re.MULTI
 class FormKeeper(Keeper):
     """JSON of the form: a list of [name, text or note]."""
 
-    __slots__ = ("_carry", "_delimiter", "_digest", "_ended", "_fields", "_head", "_limits", "_lost", "_text", "_total")
+    __slots__ = (
+        "_carry",
+        "_delimiter",
+        "_digest",
+        "_ended",
+        "_fields",
+        "_head",
+        "_is_base64",
+        "_judged",
+        "_limits",
+        "_lost",
+        "_text",
+        "_total",
+    )
 
     def __init__(self, limits: Limits, boundary: bytes) -> None:
         super().__init__()
@@ -37,7 +52,9 @@ class FormKeeper(Keeper):
         self._head: bytearray | None = None  # of the part that begins
         self._text: bytearray | None = None  # of the open part, where it is a field
         self._lost = 0
+        self._judged = False  # it is text, and not base64
         self._digest: MediaDigest | None = None  # of the open part, where it is a file
+        self._is_base64 = False
         self._total = 0
         self._ended = False
 
@@ -98,8 +115,11 @@ class FormKeeper(Keeper):
         self._lost = -2  # the line end that was left in front
         if _FILE.search(head) or (media_type and not media_type.startswith("text/")):
             self._digest = MediaDigest(media_type)
+            self._is_base64 = False
         else:
             self._text = bytearray()
+            self._judged = False
+        self._settle()
 
     def _content(self, piece: bytes) -> None:
         if self._lost < 0:
@@ -107,20 +127,38 @@ class FormKeeper(Keeper):
             self._lost += skipped
             piece = piece[skipped:]
         if self._digest is not None:
-            self._digest.feed(piece)
+            (self._digest.feed_base64 if self._is_base64 else self._digest.feed)(piece)
         elif self._text is not None:
             room = min(self._limits.string_bytes - len(self._text), self._limits.body_bytes - self._total)
             kept = piece[: max(0, room)]
             self._text += kept
             self._total += len(kept)
             self._lost += len(piece) - len(kept)
-            if not self._hold(self._total):
-                self._text = None
-                self._fields.clear()
+            if not self._judged and len(self._text) >= HEAD_BYTES:
+                self._judge(self._text, piece[len(kept) :])
+            self._settle()
+
+    def _judge(self, text: bytearray, rest: bytes = b"") -> None:
+        """Is the field base64, as those are that hold a data URL?"""
+        self._judged = True
+        start = media_start(bytes(text[:HEAD_BYTES]))
+        if start is not None:
+            self._digest = MediaDigest(start.media_type)
+            self._digest.feed_base64(bytes(text[start.at :]) + rest)
+            self._is_base64 = True
+            self._total -= len(text)
+            self._text = None
+
+    def _settle(self) -> None:
+        if not self._hold(self._total + PART_BYTES * len(self._fields)):
+            self._text = self._digest = None
+            self._fields.clear()
 
     def _end_part(self, *, cut: bool = False) -> None:
         if not self._fields:
             return
+        if self._text is not None and not self._judged:
+            self._judge(self._text)
         name, _ = self._fields[-1]
         mark = self._limits.mark
         if self._digest is not None:

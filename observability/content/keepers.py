@@ -17,6 +17,8 @@ RECORDED: Final = Account(64 << 20)
 """What the running exchanges of a worker hold for recording: 400 at their limit of 160 KiB, 10,000 ordinary chats."""
 RAW_BYTES_MAX: Final = 65536
 """Of a body that goes to the observer as it is: sifting is then its work."""
+BRIEF_BYTES_MAX: Final = 4096
+"""An error has some hundred bytes; a vector has more than this, and nobody reads it."""
 BESIDE_BYTES: Final = 32 << 10
 """Kept beside twice `content_max_bytes`: keys, roles, notes of media, and what is about to be redacted."""
 
@@ -39,7 +41,7 @@ def limits_of(mark: bytes, content_max_bytes: int) -> Limits:
 class Keeper:
     """Takes one body. `kind`: of what `contents` gives: J for JSON (with notes), T for text."""
 
-    __slots__ = ("_held_bytes", "cut", "lost")
+    __slots__ = ("_held_bytes", "cut", "failed", "lost")
 
     kind = "J"
 
@@ -47,7 +49,9 @@ class Keeper:
         self.cut = False
         """The content ends early: its brackets may be open."""
         self.lost = False
-        """There was no room for it."""
+        """Nothing is kept: there was no room for it, or it failed."""
+        self.failed = False
+        """A bug."""
         self._held_bytes = 0
 
     def __del__(self) -> None:
@@ -58,14 +62,14 @@ class Keeper:
         try:
             self.feed(data)
         except Exception:  # noqa: BLE001 - as said
-            self._give_up()
+            self._fail()
 
     def give(self) -> bytes:
         """`contents`, or nothing where it was lost, or something is wrong with it."""
         try:
             return b"" if self.lost else self.contents()
         except Exception:  # noqa: BLE001 - as said
-            self._give_up()
+            self._fail()
             return b""
 
     def feed(self, data: bytes) -> None:
@@ -88,6 +92,10 @@ class Keeper:
             return False
         self._held_bytes = size
         return True
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._give_up()
 
     def _give_up(self) -> None:
         self.lost = True
@@ -146,6 +154,26 @@ class JsonKeeper(Keeper):
         if not self._hold(size):
             self._raw.clear()
             self._sift = None
+
+
+class BriefKeeper(JsonKeeper):
+    """A JSON body that is kept only where it is brief: an answer of vectors, or an error, or the name of a task."""
+
+    __slots__ = ("_is_long",)
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._is_long = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        self._is_long = self._is_long or len(self._raw) + len(data) > BRIEF_BYTES_MAX
+        if not self._is_long:
+            super().feed(data)
+
+    def contents(self) -> bytes:
+        """The document, or nothing."""
+        return b"" if self._is_long else super().contents()
 
 
 class TextKeeper(Keeper):

@@ -5,17 +5,18 @@ from typing import Final
 from observability.content.keepers import Limits, note_text
 from observability.wire.sift import UNKNOWN
 
-JOINED_AT: Final = 512
+JOINED_AT: Final = 64
 """Deltas: each costs 50 bytes beside its letters, which for a long answer would be a megabyte."""
 
 
 class Pieces:
     """One text."""
 
-    __slots__ = ("_kept", "_lost", "_room")
+    __slots__ = ("_joined", "_kept", "_lost", "_room")
 
     def __init__(self, limits: Limits) -> None:
         self._kept: list[str] = []
+        self._joined = 0  # of these, what was joined
         self._room = limits.string_bytes
         self._lost = 0
 
@@ -31,8 +32,9 @@ class Pieces:
             return 0
         kept = self._kept
         kept.append(text)
-        if len(kept) >= JOINED_AT:
-            self._kept = ["".join(kept)]
+        if len(kept) - self._joined >= JOINED_AT:
+            kept[self._joined :] = ["".join(kept[self._joined :])]
+            self._joined += 1
         self._room = room - len(text)
         return len(text)
 

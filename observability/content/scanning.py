@@ -1,5 +1,7 @@
 """Answers that are scanned and recorded at once: scanners of `observability.scanners` with a keeper beside them."""
 
+from typing import Final
+
 import orjson
 
 from observability.content.capture import Recording
@@ -10,6 +12,9 @@ from observability.scanners import behind, reading, unread
 from observability.scanners.base import Reader, Scanner, SseScanner
 from observability.wire.sift import Sift
 from observability.wire.sse import Part
+
+_VECTORS: Final = frozenset(("embeddings", "text-embedding", "multimodal-embedding"))
+"""Operations whose answers are numbers that nobody reads: of 160 KiB an observer would make nothing in 5 ms."""
 
 
 def recorded_scanner(
@@ -26,7 +31,7 @@ def recorded_scanner(
     framing, reader = reading(protocol, operation, content_type)
     scanner: Scanner
     if framing is None or reader is None:
-        scanner = _kept(unread(status), recording, content_type)
+        scanner = _kept(unread(status), recording, content_type, brief=False)
     else:
         meaning = reader(Findings())
         if choices is not None:
@@ -34,12 +39,12 @@ def recorded_scanner(
         if framing is SseScanner:
             scanner = ComposingScanner(meaning, recording, protocol, operation)
         else:
-            scanner = _kept(framing(meaning), recording, content_type)
+            scanner = _kept(framing(meaning), recording, content_type, brief=operation in _VECTORS)
     return behind(content_encoding, scanner) if content_encoding else scanner
 
 
-def _kept(scanner: Scanner, recording: Recording, content_type: str) -> Scanner:
-    keeper = recording.open_answer(content_type)
+def _kept(scanner: Scanner, recording: Recording, content_type: str, *, brief: bool) -> Scanner:
+    keeper = recording.open_answer(content_type, brief=brief)
     return scanner if keeper is None else KeepingScanner(scanner, keeper)
 
 

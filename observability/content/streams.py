@@ -1,13 +1,13 @@
 """The composers of each protocol's streams; which one an operation has is in `COMPOSERS`."""
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from observability.content.compose import PARTS_MAX, Composer
+from observability.content.compose import PART_BYTES, PARTS_MAX, Composer
 from observability.content.keepers import Limits
 from observability.content.pieces import Grown, Pieces
-from observability.scanners.base import WHOLE_BYTES_MAX, index_of, kind_of
+from observability.scanners.base import WHOLE_BYTES_MAX, index_of, kind_of, text_of
 
 
 class _Tool:
@@ -22,13 +22,11 @@ class _Tool:
 
     def add(self, call: dict[str, Any]) -> int:
         """A delta. Names come whole; some servers repeat them."""
-        if isinstance(value := call.get("id"), str) and value:
-            self.id = value
+        self.id = text_of(call.get("id")) or self.id
         function = call.get("function")
         if not isinstance(function, dict):
             return 0
-        if isinstance(value := function.get("name"), str) and value:
-            self.name = value
+        self.name = text_of(function.get("name")) or self.name
         return self.arguments.add(function.get("arguments"))
 
     def answer(self, mark: bytes) -> dict[str, Any]:
@@ -68,8 +66,8 @@ class ChatComposer(Composer):
                 if len(self._choices) >= PARTS_MAX:
                     continue
                 choice = self._choices[index] = _Choice(self._limits)
-            if isinstance(reason := said.get("finish_reason"), str):
-                choice.finish = reason
+                held += PART_BYTES
+            choice.finish = text_of(said.get("finish_reason")) or choice.finish
             delta = said.get("delta")
             if isinstance(delta, dict):
                 held += self._delta(choice, delta)
@@ -98,6 +96,7 @@ class ChatComposer(Composer):
                 if len(choice.tools) >= PARTS_MAX:
                     continue
                 tool = choice.tools[index] = _Tool(self._limits)
+                held += PART_BYTES
             held += tool.add(call)
         return held
 
@@ -141,9 +140,13 @@ class ResponsesComposer(Composer):
         index = index_of({"index": document.get("output_index")}, 0)
         if kind.endswith(".delta"):
             key = index, kind
-            if key not in self._deltas and len(self._deltas) >= PARTS_MAX:
+            deltas = self._deltas.get(key)
+            if deltas is not None:
+                return deltas.add(document.get("delta"))
+            if len(self._deltas) >= PARTS_MAX:
                 return 0
-            return self._deltas.setdefault(key, Pieces(self._limits)).add(document.get("delta"))
+            deltas = self._deltas[key] = Pieces(self._limits)
+            return deltas.add(document.get("delta")) + PART_BYTES + len(kind)
         if kind in ("response.output_item.added", "response.output_item.done"):
             item = document.get("item")
             if isinstance(item, dict) and (index in self._items or len(self._items) < PARTS_MAX):
@@ -220,8 +223,8 @@ class MessagesComposer(Composer):
                 return _size(begun)
         elif kind == "message_delta":
             delta = document.get("delta")
-            if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str):
-                self._stop = reason
+            if isinstance(delta, dict):
+                self._stop = text_of(delta.get("stop_reason")) or self._stop
         return 0
 
     def _answer(self) -> dict[str, Any]:
@@ -238,6 +241,10 @@ class MessagesComposer(Composer):
 
     def _forget(self) -> None:
         self._blocks.clear()
+
+
+OTHERS_MAX: Final = 16
+"""Images and the like of one choice. Each event that repeats them is compared with all: 128 cost 0.1 µs a byte."""
 
 
 class _Generated:
@@ -278,22 +285,23 @@ class GenerationComposer(Composer):
         return held
 
     def _said(self, index: int, message: dict[str, Any], reason: object) -> int:
+        held = 0
         choice = self._choices.get(index)
         if choice is None:
             if len(self._choices) >= PARTS_MAX:
                 return 0
             choice = self._choices[index] = _Generated(self._limits)
-        if isinstance(reason, str) and reason != "null":
-            choice.finish = reason
+            held += PART_BYTES
+        if reason != "null":
+            choice.finish = text_of(reason) or choice.finish
         content = message.get("content")
-        held = 0
         if isinstance(content, list):
             for part in content:
                 if not isinstance(part, dict):
                     continue
                 if "text" in part:
                     held += choice.content.add(part["text"])
-                elif len(choice.others) < PARTS_MAX and part not in choice.others:
+                elif len(choice.others) < OTHERS_MAX and part not in choice.others:
                     choice.others.append(part)
                     held += _size(part)
         else:
@@ -304,10 +312,12 @@ class GenerationComposer(Composer):
             function = call.get("function") if isinstance(call, dict) else None
             if isinstance(function, dict) and len(choice.tools) < PARTS_MAX:
                 at = index_of(call, position)
-                begun, arguments = choice.tools.setdefault(at, ({}, Grown(self._limits)))
+                if at not in choice.tools:
+                    choice.tools[at] = {}, Grown(self._limits)
+                    held += PART_BYTES
+                begun, arguments = choice.tools[at]
                 for key, value in (("id", call.get("id")), ("name", function.get("name"))):
-                    if isinstance(value, str) and value:
-                        begun[key] = value
+                    begun[key] = text_of(value) or begun.get(key)
                 held += arguments.add(function.get("arguments"))
         return held
 

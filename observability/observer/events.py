@@ -60,8 +60,12 @@ def destination_of(environ: Mapping[str, str]) -> Destination:
     said = variables.get(VARIABLE)
     mode = _MODES.get(said.lower())
     if mode is None:
-        right = "SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT or NO_CONTENT would be right"
-        return Destination(complaints=(f"{VARIABLE}: {said} is not known; {right}",))
+        right = (
+            "SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT or NO_CONTENT would be right; until then spans go without content"
+        )
+        return Destination(
+            on_spans=False, complaints=(f"{VARIABLE}: {said} is not known; {right}",)
+        )  # rather too little
     on_spans, events = mode
     if not events or variables.disabled:
         return Destination(on_spans)

@@ -46,6 +46,8 @@ def record_of(facts: Facts) -> Record:
     findings = facts.findings or NOTHING_FOUND
     if facts.findings is not None:
         _add_findings(fields, facts, findings)
+    if facts.upstream_request_id is not None and names.SLUICEWAY_UPSTREAM_REQUEST_ID not in fields:
+        fields[names.SLUICEWAY_UPSTREAM_REQUEST_ID] = facts.upstream_request_id
     if facts.route_fields is not None:
         fields[names.SLUICEWAY_USAGE_SOURCE] = _usage_source(fields, facts, findings)
     if facts.price is not None:
@@ -89,10 +91,12 @@ def _add_attempts(record: Record, facts: Facts, to_unix_ns: int) -> None:
     if facts.upstream_status:
         record["client"]["status"] = facts.upstream_status
     alone = len(facts.attempts) == 1
-    record["attempts"] = [_attempt(attempt, to_unix_ns, alone=alone) for attempt in facts.attempts]
+    asked = record["fields"].get(names.GEN_AI_REQUEST_MODEL)
+    record["attempts"] = [_attempt(attempt, asked, to_unix_ns, alone=alone) for attempt in facts.attempts]
 
 
-def _attempt(facts: AttemptFacts, to_unix_ns: int, *, alone: bool) -> Attempt:
+def _attempt(facts: AttemptFacts, asked: str | None, to_unix_ns: int, *, alone: bool) -> Attempt:
+    """`asked`: the client's model, which a target gets that has none in its place."""
     attempt: Attempt = {
         "span_id": "" if alone else f"{random.getrandbits(64):016x}",
         "start_ns": facts.start_ns + to_unix_ns,
@@ -106,8 +110,9 @@ def _attempt(facts: AttemptFacts, to_unix_ns: int, *, alone: bool) -> Attempt:
         attempt["status"] = facts.status
     if facts.error is not None:
         attempt["error"] = facts.error
-    if facts.model is not None:
-        attempt["model"] = facts.model
+    model = facts.model or asked
+    if model is not None:
+        attempt["model"] = model
     return attempt
 
 
@@ -176,7 +181,10 @@ def _add_findings(fields: dict[str, Any], facts: Facts, findings: Findings) -> N
 def _usage_source(fields: dict[str, Any], facts: Facts, findings: Findings) -> str:
     """How far the usage can be trusted; a stream without any is estimated by its events that carried output."""
     if findings.usage_seen:
-        ended_well = facts.outcome in (names.OUTCOME_OK, names.OUTCOME_UPSTREAM_ERROR)
+        # a plain answer with an error is whole; a stream with one was to have gone on, and so was its usage
+        ended_well = facts.outcome == names.OUTCOME_OK or (
+            facts.outcome == names.OUTCOME_UPSTREAM_ERROR and not facts.stream
+        )
         whole = (findings.usage_final or ended_well) and not findings.failed
         return names.USAGE_UPSTREAM if whole else names.USAGE_PARTIAL
     if facts.stream and findings.output_events:

@@ -7,6 +7,7 @@ protocol means by them. Documents up to WHOLE_BYTES_MAX are decoded at once by o
 of the same shape: one reader serves both.
 """
 
+import re
 from typing import Any, ClassVar
 
 import orjson
@@ -37,6 +38,7 @@ ERROR_PATHS: list[Path] = [
 ]
 """Wanted of every answer, for `error_code_of`."""
 
+_CODE = re.compile(r"[A-Za-z0-9][\w.:/()-]*", re.ASCII)
 _EARLY_LOADS_MAX = 4
 # A body may be whole before its connection says so; after this many pieces that only looked like its end we wait.
 
@@ -352,6 +354,12 @@ def text_of(value: object) -> str | None:
     return value[:TEXT_MAX] if isinstance(value, str) and value else None
 
 
+def code_of(value: object) -> str | None:
+    """An error's code, or None. A sentence is none: it is in every record, and may quote what was asked."""
+    text = text_of(value)
+    return text if text is not None and _CODE.fullmatch(text) else None
+
+
 def index_of(choice: dict[str, Any], position: int) -> int:
     """A choice's index, its position in the list where it does not say."""
     index = choice.get("index")
@@ -380,4 +388,4 @@ def error_code_of(document: dict[str, Any]) -> str | None:
         error = document
     if not isinstance(error, dict):
         return "error"
-    return text_of(error.get("code")) or text_of(error.get("type")) or "error"
+    return code_of(error.get("code")) or code_of(error.get("type")) or "error"

@@ -10,7 +10,16 @@ whatever the status.
 from typing import Any, ClassVar
 
 from observability.findings import Findings
-from observability.scanners.base import CHOICES_MAX, ERROR_PATHS, Choices, Reader, error_code_of, index_of, text_of
+from observability.scanners.base import (
+    CHOICES_MAX,
+    ERROR_PATHS,
+    Choices,
+    Reader,
+    code_of,
+    error_code_of,
+    index_of,
+    text_of,
+)
 from observability.scanners.usage import count_of, read_usage
 from observability.wire.json_paths import Path, Paths
 
@@ -138,7 +147,9 @@ class GenerationReader(Reader):
 def _code_of(document: dict[str, Any]) -> str | None:
     """SDKs take any code that is not empty for an error, and numbers have been seen: statuses, also that of success."""
     code = document.get("code")
-    return str(code) if type(code) is int and code != _OK else text_of(code)
+    if type(code) is int and code != _OK:
+        return str(code)
+    return code_of(code) or ("error" if text_of(code) is not None else None)
 
 
 def _message_says_something(message: dict[str, Any]) -> bool:

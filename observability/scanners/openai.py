@@ -14,6 +14,7 @@ from observability.scanners.base import (
     ERROR_PATHS,
     Choices,
     Reader,
+    code_of,
     error_code_of,
     index_of,
     kind_of,
@@ -66,7 +67,7 @@ class TypedReader(EnvelopeReader):
         self._read_envelope(document)
         kind = kind_of(name, document)
         if kind == "error" and self.findings.error_code is None:
-            self.findings.error_code = text_of(document.get("code")) or "error"
+            self.findings.error_code = code_of(document.get("code")) or "error"
         self._read_event(kind, document)
 
     def _read_event(self, kind: str, document: dict[str, Any]) -> None:

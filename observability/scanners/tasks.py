@@ -8,7 +8,7 @@ only in part succeeded.
 
 from typing import Any, ClassVar
 
-from observability.scanners.base import Reader, text_of
+from observability.scanners.base import Reader, code_of, text_of
 from observability.scanners.dashscope import GenerationReader
 from observability.scanners.usage import count_of, read_total
 from observability.wire.json_paths import Path, Paths
@@ -65,7 +65,7 @@ class TaskReader(GenerationReader):
         if status is not None and not findings.finish_reasons:
             findings.finish_reasons = [status]
         if status == "FAILED" and findings.error_code is None:
-            findings.error_code = text_of(output.get("code")) or status
+            findings.error_code = code_of(output.get("code")) or status
         if findings.videos is None and _has_video(output):
             findings.videos = 1
 

@@ -9,9 +9,16 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, TypeVar
 
+import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from observability.redaction import PATTERN_CHARACTERS_MAX, PATTERNS_MAX, PatternError, compile_own
+from observability.redaction import (
+    PATTERN_CHARACTERS_MAX,
+    PATTERNS_BYTES_MAX,
+    PATTERNS_MAX,
+    PatternError,
+    compile_own,
+)
 from proxy.config.complaints import SHOWN_CHARACTERS, Supplied, near_miss, shown, wrong_value
 from proxy.translate.models import KINDS, kind_of_path
 
@@ -261,6 +268,8 @@ def _pattern(value: str) -> str:
 def _redact(value: list[_T]) -> list[_T]:
     if len(value) > PATTERNS_MAX:
         raise wrong_value(f"the list has {len(value)} entries", f"use at most {PATTERNS_MAX}")
+    if (size := len(orjson.dumps(value))) > PATTERNS_BYTES_MAX:
+        raise wrong_value(f"the expressions have {size} bytes", f"use at most {PATTERNS_BYTES_MAX} for all of them")
     return value
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from observability.scanners.base import code_of
 from observability.scanners.usage import count_of
 from proxy.errors import openai_type
 
@@ -57,6 +58,11 @@ class Failure:
     """Of HTTP: the upstream's own, or what its code says."""
     code: str
     message: str
+
+    @property
+    def recorded(self) -> str:
+        """The code, as far as it is one."""
+        return code_of(self.code) or "error"
 
 
 @dataclass(slots=True)

@@ -149,6 +149,7 @@ class TranslatedAttempt(Attempt):
             try:
                 head = await connection.read_head()
                 self._record.status = head.status
+                exchange.observation.answered(head.status, head.request_id)
                 if not connection.request_complete and head.status < 400:
                     raise _protocol_error("the upstream answered before it had the whole request")
                 return head, await read_whole(connection, head)
@@ -315,13 +316,13 @@ class TranslatedAttempt(Attempt):
         # with 200 providers tell of a client's own mistakes too, so only what is said of the key counts then
         said = self._exchange.observation.upstream_status >= 400 or judgement.blames is Blame.KEY
         self._plan.report(judgement.blames if said else Blame.NONE, wait_s)
-        self._record.error = failure.code
+        self._record.error = failure.recorded
         return judgement
 
     def _fail(self, failure: Failure) -> None:
         """The upstream's no is how the exchange ends."""
         origin = names.ORIGIN_CLIENT if failure.status in CLIENTS_FAULT else names.ORIGIN_UPSTREAM
-        self._exchange.observation.fail(failure.code, names.OUTCOME_UPSTREAM_ERROR, origin)
+        self._exchange.observation.fail(failure.recorded, names.OUTCOME_UPSTREAM_ERROR, origin)
 
     async def _deliver(self, answer: Answer, head: ResponseHead) -> None:
         """The images, as the client wants them."""

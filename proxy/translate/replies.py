@@ -37,6 +37,7 @@ def head_of_reply(
         content_type=content_type,
         content_encoding=b"",
         connection=None,
+        request_id=next((value for name, value in lines if name.lower() == b"x-request-id"), None),
     )
 
 

@@ -61,6 +61,8 @@ class ResponseHead:
     """As they came, empty where they did not; of several lines the last, and of codings all, joined by commas."""
     connection: bytes | None
     """All `Connection` lines, joined by commas; None where there is none."""
+    request_id: bytes | None = None
+    """The upstream's name for the exchange: `x-request-id`, or Anthropic's `request-id`; None where it has none."""
 
     def first(self, name: bytes) -> bytes | None:
         """The first line of a name (in lower case), for what is asked of few answers; None: there is none."""
@@ -87,6 +89,7 @@ class ResponseReader:
         "_length",
         "_parser",
         "_reason",
+        "_request_id",
         "_transfer_encoding",
         "complete",
         "head",
@@ -116,6 +119,7 @@ class ResponseReader:
         self._length: bytes | None = None
         self._transfer_encoding: bytes | None = None
         self._connection: bytes | None = None
+        self._request_id: bytes | None = None
         self._content_type = b""
         self._content_encoding = b""
         self._interim = 0
@@ -243,14 +247,17 @@ class ResponseReader:
         if self.head is not None:
             return  # a trailer, or a response nobody asked for
         self._headers.append((name, value))
-        # Only five names matter here: told apart by their length, so that lower() is called for hardly another.
+        # Only seven names matter here: told apart by their length, so that lower() is called for hardly another.
         length = len(name)
         if length == 14:
             if name.lower() == b"content-length":
                 self._length = value
         elif length == 12:
-            if name.lower() == b"content-type":
+            lowered = name.lower()
+            if lowered == b"content-type":
                 self._content_type = value
+            elif lowered == b"x-request-id":
+                self._request_id = value
         elif length == 16:
             if name.lower() == b"content-encoding":
                 coded = self._content_encoding
@@ -259,9 +266,13 @@ class ResponseReader:
             if name.lower() == b"transfer-encoding":
                 before = self._transfer_encoding
                 self._transfer_encoding = value if before is None else before + b"," + value
-        elif length == 10 and name.lower() == b"connection":
-            before = self._connection
-            self._connection = value if before is None else before + b"," + value
+        elif length == 10:
+            lowered = name.lower()
+            if lowered == b"connection":
+                before = self._connection
+                self._connection = value if before is None else before + b"," + value
+            elif lowered == b"request-id":
+                self._request_id = value
 
     def on_headers_complete(self) -> None:
         if self.head is not None:
@@ -288,6 +299,7 @@ class ResponseReader:
             self._content_type,
             self._content_encoding,
             self._connection,
+            self._request_id,
         )
         if framing == "none" or (framing == "length" and content_length == 0):
             self.complete = True
@@ -319,7 +331,7 @@ class ResponseReader:
             raise ResponseError(f"more than {INTERIM_MAX} interim (1xx) responses")
         self._headers = []
         self._reason = b""
-        self._length = self._transfer_encoding = self._connection = None
+        self._length = self._transfer_encoding = self._connection = self._request_id = None
         self._content_type = self._content_encoding = b""
 
     def _check_head(self, status: int, version: str) -> None:

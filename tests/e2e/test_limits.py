@@ -48,8 +48,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "limits.write_idle_timeout_ms": ("proxy/test_edge_slow.py", "test_an_answer_that_is_taken_in_drops_is_not_taken"),
     "limits.keepalive_timeout_ms": ("proxy/test_edge_endings.py", "test_a_head_that_arrives_is_not_an_idle_connection"),
     "services[].connect_timeout_ms": ("e2e/test_limits.py", "test_a_connection_that_is_not_made_in_time_is_502"),
-    "services[].idle_timeout_ms": ("e2e/test_endings.py", "test_upstream_fails_before_its_head"),
-    "services[].total_timeout_ms": ("e2e/test_endings.py", "test_total_timeout"),
+    "services[].idle_timeout_ms": ("e2e/test_ending_table.py", "test_an_ending"),
+    "services[].total_timeout_ms": ("e2e/test_ending_table.py", "test_an_ending"),
     "services[].max_connections": (
         "e2e/test_fallback_edges.py",
         "test_a_service_whose_connections_are_all_busy_is_left_out_and_not_blamed",

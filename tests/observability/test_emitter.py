@@ -479,6 +479,21 @@ async def test_what_is_to_be_redacted_is_said_first_on_every_connection(path, ro
     await emitter.close(0)
 
 
+async def test_where_expressions_have_no_room_no_content_is_shown(path, row, monkeypatch):
+    monkeypatch.setattr(emitter_module, "SEND_BUFFER_BYTES", 4096)
+    emitter = Emitter(path, row, asyncio.get_running_loop())
+    emitter.redact(["x" * 1000] * 60)
+    emitter.hand_over(record(), FRAMES[:1])
+    observer = Observer(path)
+    worker = await observer.accept()
+    contents = Contents()
+    first = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(worker, 1 << 20), 20)
+    assert contents.take(memoryview(first))
+    assert contents.redaction is None
+    observer.die()
+    await emitter.close(0)
+
+
 @pytest.mark.parametrize("message", [b"C\xff\xff\xff\xffabc", b"C\x05\x00\x00\x00abcde", b"Rnonsense", b"?"])
 async def test_what_is_no_message_of_ours_ends_the_connection(path, message):
     loop = asyncio.get_running_loop()

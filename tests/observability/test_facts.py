@@ -80,6 +80,7 @@ def test_a_record_of_one_attempt(observation):
             "address": "upstream.test",
             "port": 443,
             "verdict": "done",
+            "model": "qwen-plus",
         }
     ]
     fields = record["fields"]

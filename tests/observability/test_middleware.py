@@ -29,6 +29,8 @@ async def test_a_request_that_cannot_be_opened_leaves_no_count_behind():
 
     row = memoryview(bytearray(CELLS * 8)).cast("Q")
     handler = ObservationMiddleware(Nobody(), Nobody(), row, sample).wrap(handle)
+    request = make_mocked_request("GET", "/", loop=asyncio.get_running_loop())
+    request.protocol.arrived_ns = 0
     with pytest.raises(ArithmeticError):
-        await handler(make_mocked_request("GET", "/", loop=asyncio.get_running_loop()))
+        await handler(request)
     assert (row[Cell.ACTIVE], row[Cell.STARTED]) == (0, row[Cell.HANDED])

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes.raw import connect
-from tests.fakes.scripted import Fin, ReadHead, ReadRequest, Scripted, Send, Stall, Tell, Wait
+from tests.fakes.scripted import Fin, ReadBody, ReadHead, ReadRequest, Scripted, Send, Stall, Tell, Wait
 from tests.fakes.worker import document_of, running
 from tests.proxy.test_edge import OK, _until, post
 
@@ -218,3 +218,18 @@ async def test_a_head_that_arrives_is_not_an_idle_connection() -> None:
         client.send(post()[40:])
         assert (await client.answer()).status == 200
         assert await client.rest() == (b"", "fin")  # and now it is idle
+
+
+# -- answers that come too early -------------------------------------------------------------------------------------
+
+
+async def test_an_answer_during_the_upload_is_relayed_and_the_upload_stopped() -> None:
+    early = b"HTTP/1.1 413 Too Large\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with (
+        Scripted(ReadHead(), ReadBody(10_000), Send(early), Stall()) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post(b"x" * 200_000, length=50_000_000))
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.headers["connection"]) == (413, b"{}", "close")

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import time
+from typing import Any
 
 import orjson
 import pytest
@@ -225,3 +227,35 @@ async def test_a_body_that_ends_badly_ends_what_was_sent_behind_it() -> None:
         client.send(post(b"2\r\n{}x\r\n0\r\n\r\n", b"Transfer-Encoding: chunked") + post())
         await refused(client, worker, 400, "bad_request")
         assert worker.records.empty()
+
+
+# -- since when time is the gateway's own ----------------------------------------------------------------------------
+
+
+async def test_the_clock_starts_when_the_head_was_read() -> None:
+    """What is done before the request reaches its handler is overhead too."""
+    async with (
+        Scripted(ReadRequest(), Send(OK)) as upstream,
+        running(document_of(f"http://127.0.0.1:{upstream.port}")) as worker,
+    ):
+        make = worker.server.request_factory
+
+        def slowly(*arguments: Any) -> Any:
+            time.sleep(0.05)
+            return make(*arguments)
+
+        worker.server.request_factory = slowly
+        async with connect(worker.port) as client:
+            client.send(post())
+            assert (await client.answer()).status == 200
+        assert (await worker.fields())["sluiceway.overhead_ms"] >= 50
+
+
+async def test_the_wait_for_a_head_that_does_not_come_is_not_the_gateways() -> None:
+    async with (
+        running(document_of("http://127.0.0.1:9", limits={"head_timeout_ms": 400})) as worker,
+        connect(worker.port) as client,
+    ):
+        client.send(post()[:40])
+        assert (await client.answer()).status == 408
+        assert (await worker.fields())["sluiceway.duration_ms"] < 400

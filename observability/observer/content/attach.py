@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from observability import names
-from observability.content.capture import ANSWER, REQUEST
+from observability.content.capture import ANSWER, FAILED, NO_ROOM, REQUEST
 from observability.facts import Facts
 from observability.observer.content.fit import Fitted, fit
 from observability.observer.content.load import load
@@ -12,11 +12,11 @@ from observability.observer.content.stash import Contents
 from observability.record import Record
 
 _SIDES: Final = ((REQUEST[0], names.SLUICEWAY_CONTENT_INPUT_BYTES), (ANSWER[0], names.SLUICEWAY_CONTENT_OUTPUT_BYTES))
-NO_ROOM: Final = "overload"
-"""A worker held too much content."""
-SHED: Final = "shed"
+_KEPT_NOTHING: Final = {NO_ROOM: "overload", FAILED: "failed"}
+"""A worker held too much content, or could not keep it."""
+_SHED: Final = "shed"
 """It did not come: too much waited for the observer, or a connection broke."""
-NOT_REDACTED: Final = "redaction"
+_NOT_REDACTED: Final = "redaction"
 
 
 def attach(record: Record, facts: Facts, contents: Contents, limit: int | None = None) -> str | None:
@@ -37,10 +37,10 @@ def attach(record: Record, facts: Facts, contents: Contents, limit: int | None =
         kind, cut, size = said
         data = held.get(side, b"")
         if len(data) != size or redaction is None:
-            lost = NO_ROOM if size < 0 else SHED if redaction is not None else NOT_REDACTED
+            lost = _KEPT_NOTHING.get(size) or (_SHED if redaction is not None else _NOT_REDACTED)
             continue
         tree = load(bytes(data), facts.request_id, redaction, is_json=kind == "J", cut=cut)
-        fitted = _input(record, tree, max_bytes) if side == REQUEST[0] else _output(record, facts, tree, max_bytes, cut)
+        fitted = _input(record, tree, max_bytes) if side == REQUEST[0] else _output(record, facts, tree, max_bytes)
         if fitted.cut or cut:
             record["fields"][names.SLUICEWAY_CONTENT_TRUNCATED] = True
             record["fields"][size_name] = fitted.bytes
@@ -61,19 +61,24 @@ def _input(record: Record, tree: Any, max_bytes: int) -> Fitted:
     return Fitted("", fitted.bytes + said.bytes, fitted.cut or said.cut)
 
 
-def _output(record: Record, facts: Facts, tree: Any, max_bytes: int, cut: bool) -> Fitted:
+def _output(record: Record, facts: Facts, tree: Any, max_bytes: int) -> Fitted:
     fields = record["fields"]
-    failed = facts.upstream_status >= 400 or (facts.findings is not None and facts.findings.error_code is not None)
-    messages = answered(tree, whole=not cut and not failed and facts.outcome == names.OUTCOME_OK)
-    if failed and (isinstance(tree, str) or not messages):
-        fitted = fit([tree], max_bytes)
-        if fitted.json != "[]":  # else it has too many parts for what it may have
-            fields[names.SLUICEWAY_ERROR_BODY] = fitted.json[1:-1]
-        return fitted
-    fitted = fit(messages, max_bytes)
-    if messages:
-        fields[names.GEN_AI_OUTPUT_MESSAGES] = fitted.json
+    found = facts.findings
+    failed = facts.upstream_status >= 400 or facts.outcome == names.OUTCOME_UPSTREAM_ERROR
+    failed = failed or (found is not None and found.error_code is not None)
+    messages = answered(tree, whole=not failed and facts.outcome == names.OUTCOME_OK)
+    error = None
     if failed:
-        error = fit([tree.get("error", {})], max(2, max_bytes - len(fitted.json)))
-        fields[names.SLUICEWAY_ERROR_BODY] = error.json[1:-1]
-    return fitted
+        if isinstance(tree, dict) and messages:  # something was said before it
+            error = tree.get("error")
+        else:
+            error, messages = tree, []
+    said = fit(messages, max_bytes) if messages else Fitted("", 0, False)
+    if messages:
+        fields[names.GEN_AI_OUTPUT_MESSAGES] = said.json
+    if error is None:
+        return said
+    body = fit([error], max_bytes - len(said.json.encode()))
+    if body.json != "[]":  # else there is no room for it
+        fields[names.SLUICEWAY_ERROR_BODY] = body.json[1:-1]
+    return Fitted("", said.bytes + body.bytes - 2, said.cut or body.cut)  # without its brackets

@@ -10,10 +10,15 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from observability.observer.content.load import CutText
+from observability.observer.content.parts import blob
+from observability.wire.media import Media
 from observability.wire.sift import UNKNOWN
 
-TEXT_CHARACTERS_MIN: Final = 80
+TEXT_BYTES_MIN: Final = 80
 """Texts are not cut below it: names, digests and types stay whole."""
+ITEMS_MAX: Final = 2048
+"""Messages, or parts of the only one, that are kept at all, from both ends: 40,000 short ones took half a second."""
+_OMITTED: Final = "omitted"
 _MARK_BYTES: Final = 40
 """Of what is said in place of the rest of a text."""
 
@@ -31,9 +36,10 @@ class Fitted(NamedTuple):
 class _Shape:
     """A copy of a tree with its texts cut, and what was seen on the way."""
 
-    def __init__(self, characters_max: int | None) -> None:
-        self._characters_max = characters_max
-        self.lengths: list[int] = []
+    def __init__(self, bytes_max: int | None) -> None:
+        self._bytes_max = bytes_max
+        self.sizes: list[int] = []
+        """Of the texts, in bytes of JSON: a Chinese character is three."""
         self.missing_bytes = 0
         self.cut = False
 
@@ -42,27 +48,30 @@ class _Shape:
             return self._text(value)
         if isinstance(value, dict):
             return {self._key(key): self.of(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, Media):  # in a part of a kind that is not known here
+            return blob(value)
+        if isinstance(value, list):
             return [self.of(item) for item in value]
         return value
 
     def _key(self, key: str) -> str:
         if isinstance(key, CutText):
             self.cut = True
-        return str(key[: TEXT_CHARACTERS_MIN * 2])
+        return str(key[: TEXT_BYTES_MIN * 2])
 
     def _text(self, text: str) -> str:
         missing = text.missing if isinstance(text, CutText) else 0
         if missing:
             self.cut = True
             self.missing_bytes += max(0, missing)
-        self.lengths.append(len(text))
-        limit = self._characters_max
-        if limit is None or len(text) <= limit:
+        size = len(orjson.dumps(text)) - 2
+        self.sizes.append(size)
+        if self._bytes_max is None or size <= self._bytes_max:
             if not missing:
                 return text
             return f"{text}… [cut]" if missing == UNKNOWN else f"{text}… [{missing} more bytes]"
         self.cut = True
+        limit = len(text) * self._bytes_max // size
         more = len(text) - limit + max(0, missing)
         return f"{text[:limit]}… [{'over ' if missing == UNKNOWN else ''}{more} more]"
 
@@ -70,43 +79,58 @@ class _Shape:
 def fit(items: list[Any], max_bytes: int) -> Fitted:
     """Messages, or parts, as JSON of at most `max_bytes`."""
     whole = _Shape(None)
-    data = orjson.dumps(whole.of(items))
-    true_bytes = len(data) + whole.missing_bytes
-    if len(data) <= max_bytes:
-        return Fitted(data.decode(), true_bytes, whole.cut)
-    limit = _limit(sorted(whole.lengths), len(data) - max_bytes)
+    few, left_out_bytes = _few(items)
+    data = orjson.dumps(whole.of(few))
+    true_bytes = len(data) + left_out_bytes + whole.missing_bytes
+    if len(data) <= max_bytes or not items:
+        return Fitted(data.decode(), true_bytes, whole.cut or few is not items)
+    items = few
+    limit = _limit(sorted(whole.sizes), len(data) - max_bytes)
     while True:
         data = orjson.dumps(_Shape(limit).of(items))
-        if len(data) <= max_bytes or limit <= TEXT_CHARACTERS_MIN:
+        if len(data) <= max_bytes or limit <= TEXT_BYTES_MIN:
             break
-        limit = max(TEXT_CHARACTERS_MIN, limit * 3 // 4)  # characters of several bytes, or escapes
+        limit = max(TEXT_BYTES_MIN, limit * 3 // 4)  # its first characters have more bytes than the others
     if len(data) > max_bytes:
         data = _thinned(_Shape(limit).of(items), max_bytes)
     return Fitted(data.decode(), true_bytes, True)
 
 
-def _limit(lengths: list[int], excess: int) -> int:
-    """The length to which the longest texts have to be cut so that so many characters are saved."""
+def _few(items: list[Any]) -> tuple[list[Any], int]:
+    """The items without those in the middle of too many, and how many bytes these have."""
+    if len(own := _parts(items)) > ITEMS_MAX:
+        parts, left_out_bytes = _few(own)
+        return [{**items[0], "parts": parts}], left_out_bytes
+    if len(items) <= ITEMS_MAX:
+        return items, 0
+    side = ITEMS_MAX // 2
+    middle = items[side:-side]
+    said = _omitted(items, len(middle))
+    left_out_bytes = len(orjson.dumps(middle, default=list)) - len(orjson.dumps(said)) - 2
+    return [*items[:side], said, *items[-side:]], left_out_bytes
+
+
+def _limit(sizes: list[int], excess: int) -> int:
+    """The size to which the longest texts have to be cut so that so many bytes are saved."""
     saved = taken = 0
-    while lengths:
-        longest = lengths.pop()
+    while sizes:
+        longest = sizes.pop()
         taken += 1
-        following = lengths[-1] if lengths else 0
+        following = sizes[-1] if sizes else 0
         step = (longest - following) * taken
         if saved + step >= excess + taken * _MARK_BYTES:
-            return max(TEXT_CHARACTERS_MIN, longest - -(-(excess + taken * _MARK_BYTES - saved) // taken))
+            return max(TEXT_BYTES_MIN, longest - -(-(excess + taken * _MARK_BYTES - saved) // taken))
         saved += step
-    return TEXT_CHARACTERS_MIN
+    return TEXT_BYTES_MIN
 
 
 def _thinned(items: list[Any], max_bytes: int) -> bytes:
     """Without items from the middle; of a single message, without parts."""
-    parts = items[0].get("parts") if len(items) == 1 and isinstance(items[0], dict) else None
-    if parts:
+    if parts := _parts(items):
         room = max_bytes - len(orjson.dumps([{**items[0], "parts": []}]))
-        kept = orjson.loads(_thinned(parts, room)) if room > 2 and len(parts) > 1 else []
-        data = orjson.dumps([{**items[0], "parts": kept}])
-        return data if len(data) <= max_bytes else b"[]"
+        kept = orjson.loads(_thinned(parts, room)) if room > 2 and len(parts) > 1 else [_omitted(parts, 1)]
+        some, none = (orjson.dumps([{**items[0], "parts": some}]) for some in (kept, []))
+        return next((data for data in (some, none) if len(data) <= max_bytes), b"[]")
     sizes = [len(orjson.dumps(item)) + 1 for item in items]
     room = max_bytes - 2 - len(orjson.dumps(_omitted(items, len(items)))) - 1
     first, last = 0, len(items)
@@ -119,14 +143,28 @@ def _thinned(items: list[Any], max_bytes: int) -> bytes:
             first += 1
         else:
             last -= 1
-    kept = [*items[:first], _omitted(items, last - first), *items[last:]]
+    kept = [*items[:first], _omitted(items, sum(map(_count, items[first:last]))), *items[last:]]
     data = orjson.dumps(kept)
     return data if len(data) <= max_bytes else b"[]"
 
 
+def _parts(items: list[Any]) -> list[Any]:
+    """Of the only message, or none."""
+    parts = items[0].get("parts") if len(items) == 1 and isinstance(items[0], dict) else None
+    return parts if isinstance(parts, list) else []
+
+
+def _count(item: Any) -> int:
+    """How many items it stands for."""
+    part = next(iter(_parts([item])), item)
+    if isinstance(part, dict) and part.get("generic_type") == _OMITTED and type(part.get("content")) is int:
+        return int(part["content"])
+    return 1
+
+
 def _omitted(items: list[Any], count: int) -> dict[str, Any]:
     """What stands in place of messages or parts."""
-    part = {"type": "generic", "generic_type": "omitted", "content": count}
+    part = {"type": "generic", "generic_type": _OMITTED, "content": count}
     example = items[0] if isinstance(items[0], dict) else {}
     if "parts" not in example:
         return part

@@ -1,7 +1,7 @@
 """Messages of the conventions, from the documents of all protocols: what was asked, and what was answered.
 
 The protocols are told apart by their keys, which do not collide: so servers that mix them (vLLM, DashScope's compatible
-mode) are understood too. What is no call that is known here becomes one generic part.
+mode) are understood too. A request that is no call that is known here is one generic part.
 """
 
 from typing import Any, NamedTuple
@@ -38,7 +38,10 @@ def asked(document: Any) -> Asked:
         return Asked(_user(_called(given)), system)
     if isinstance(given, list) and any(isinstance(item, dict) for item in given):  # OpenAI's responses
         return Asked(_messages(given), system)
-    return Asked(_user(_called(document)), system)
+    called = _called(document)
+    if not called and not system and document:
+        called = [{"type": "generic", "generic_type": "request", "content": document}]
+    return Asked(_user(called), system)
 
 
 def answered(document: Any, *, whole: bool) -> list[Message]:
@@ -100,6 +103,8 @@ def _messages(messages: list[Any]) -> list[Message]:
         kind = message.get("type")
         if not isinstance(role, str) and isinstance(kind, str):
             role = "tool" if kind.endswith("_output") else "assistant"
+        if role == "function":  # as tools were called at first
+            role = "tool"
         one: Message = {"role": role if isinstance(role, str) and role in _ROLES else "user"}
         one["parts"] = _message_parts(message)
         if isinstance(name := message.get("name"), str) and kind is None:
@@ -117,7 +122,7 @@ def _message_parts(message: dict[str, Any]) -> list[Part]:
         return [tool_response(message.get("call_id"), message.get("output"))]
     if isinstance(kind, str) and kind != "message" and "role" not in message:
         return parts_of(message)
-    if message.get("role") == "tool":
+    if message.get("role") in ("tool", "function"):
         return [tool_response(message.get("tool_call_id"), message.get("content"))]
     parts: list[Part] = []
     reasoning = message.get("reasoning_content") or message.get("reasoning")
@@ -127,8 +132,9 @@ def _message_parts(message: dict[str, Any]) -> list[Part]:
     audio = message.get("audio")
     if isinstance(audio, dict):
         parts += parts_of({"audio": audio}) + parts_of(audio.get("transcript"))
+    parts += parts_of(message.get("images"))
     calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
+    for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             parts.append(tool_call(call.get("id"), function.get("name"), function.get("arguments")))
@@ -141,9 +147,12 @@ def _user(parts: list[Part]) -> list[Message]:
 
 _CALLED = ("prompt", "negative_prompt", "input", "query", "text", "texts", "contents", "documents", "document")
 _FILES = {
-    "image": ("image", "image_url", "img_url", "images", "base_image_url", "mask", "mask_image_url", "ref_img"),
-    "video": ("video", "video_url"),
-    "audio": ("audio", "audio_url", "file"),
+    "image": (
+        *("image", "image_url", "img_url", "images", "base_image_url", "mask", "mask_image_url"),
+        *("ref_img", "ref_image_url", "ref_images_url", "first_frame_url", "last_frame_url"),
+    ),
+    "video": ("video", "video_url", "reference_video_urls"),
+    "audio": ("audio", "audio_url", "file", "file_urls"),
 }
 
 
@@ -173,12 +182,14 @@ def _form(fields: list[Any]) -> list[Part]:
 
 
 def _results(output: dict[str, Any]) -> list[Part]:
-    """What was made: text, images, speech."""
+    """What was made: text, images, speech, an order of documents."""
     parts = parts_of(output.get("text"))
     for key in ("data", "results"):
         results = output.get(key)
         for result in results if isinstance(results, list) else ():
-            if isinstance(result, dict) and "embedding" not in result:
+            if isinstance(result, dict) and ("relevance_score" in result or "score" in result):
+                parts.append({"type": "generic", "generic_type": "score", "content": result})
+            elif isinstance(result, dict) and "embedding" not in result:
                 for made in (result.get("b64_json"), result.get("url"), result.get("image")):
                     parts += parts_of({"image": made}) if made else []
                 parts += parts_of(result.get("revised_prompt"))

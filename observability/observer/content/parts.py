@@ -102,12 +102,13 @@ def _media(value: Any, media_type: Any, modality: str) -> list[Part]:
         return [blob(value, declared, modality)]
     if not isinstance(value, str) or not value:
         return []
-    if "://" in value[:16]:
-        part: Part = {"type": "uri", "modality": modality, "uri": value}
-        return [{**part, "mime_type": declared} if declared else part]
     digest = MediaDigest(declared)  # base64 too short to be told from text
     digest.feed_base64(value.encode("utf-8", "replace"))
-    return [blob(digest.end(), declared, modality)]
+    media = digest.end()
+    if "://" in value[:16] or (not media.sha256 and "." in value):  # no base64, but a name
+        part: Part = {"type": "uri", "modality": modality, "uri": value}
+        return [{**part, "mime_type": declared} if declared else part]
+    return [blob(media, declared, modality)]
 
 
 def blob(media: Media, declared: str = "", modality: str = "document") -> Part:

@@ -59,8 +59,8 @@ class Contents:
             oldest = self._held.pop(next(iter(self._held)))
             self._held_bytes -= sum(map(len, oldest.values()))
 
-    def _redact(self, patterns: list[str]) -> None:
+    def _redact(self, patterns: list[str] | None) -> None:
         try:
-            self.redaction = Redaction(patterns)
+            self.redaction = None if patterns is None else Redaction(patterns)
         except PatternError:  # `check` takes none of these; but rather nothing than too much
             self.redaction = None

@@ -1,13 +1,15 @@
 """The form keeper in pieces, against a form that was made of known parts."""
 
+import base64
 import hashlib
 import json
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability.content.form import FormKeeper
-from observability.content.keepers import limits_of
+from observability.content.form import PART_BYTES, FormKeeper
+from observability.content.keepers import RECORDED, limits_of
 from observability.wire.media import Media
 from observability.wire.sift import read_note
 from tests.observability.chunks import byte_by_byte, cut, places
@@ -69,6 +71,24 @@ def test_long_fields_keep_their_beginning():
     assert len(text) == 4196
     assert note_of(fields[0][1]) == 20_000 - 4196
     assert not keeper.cut
+
+
+@given(where=places, size=st.sampled_from([0, 10, 1000, 5000, 200_000]), declared=st.booleans())
+def test_a_field_that_is_base64_is_the_facts_of_a_file(where, size, declared):
+    data = random.Random(size).randbytes(size)
+    said = (b"data:image/x-test;base64," if declared else b"") + base64.b64encode(data)
+    keeper, fields = kept(cut(form([(False, said), (False, b"a cat")]), where))
+    if declared or size >= 1000:
+        assert note_of(fields[0][1])[1:3] == (size, hashlib.sha256(data).hexdigest())
+    assert fields[1] == ["f1", "a cat"]
+    assert not keeper.cut
+
+
+def test_parts_are_counted():
+    keeper, _ = kept([form([(False, b"")] * 200)])
+    assert keeper._held_bytes >= 200 * PART_BYTES
+    del keeper
+    assert RECORDED.held_bytes == 0
 
 
 @given(raw=st.binary(max_size=300), where=places)

@@ -1,6 +1,7 @@
 """Answers that are recorded: nothing is found that would not be found otherwise, and streams are put together."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from observability.content.capture import Plan, Recording, refused
-from observability.content.keepers import RECORDED, JsonKeeper, limits_of
+from observability.content.capture import Plan, Recording, refused, without
+from observability.content.keepers import BRIEF_BYTES_MAX, RECORDED, JsonKeeper, limits_of
 from observability.content.scanning import recorded_scanner
 from observability.observer.content.load import load
 from observability.observer.content.messages import answered
@@ -201,12 +202,77 @@ def test_a_long_stream_is_bounded():
     assert len(content) + content.missing == 300_000
 
 
+def call(choice: int, tool: int, size: int) -> dict[str, Any]:
+    function = {"name": "n" * size, "arguments": "a"}
+    return {
+        "choices": [
+            {"index": choice, "delta": {"tool_calls": [{"index": tool, "id": "i" * size, "function": function}]}}
+        ]
+    }
+
+
+HOSTILE = {
+    "names": ("openai", "chat.completions", (call(number % 128, number // 128, 5000) for number in range(600))),
+    "calls": ("openai", "chat.completions", (call(number % 128, number // 128, 1) for number in range(4000))),
+    "letters": (
+        "openai",
+        "chat.completions",
+        (
+            {"choices": [{"index": number % 128, "delta": {"content": chr(0x4E00 + number)}}]}
+            for number in range(20_000)
+        ),
+    ),
+    "kinds": (
+        "openai",
+        "responses",
+        ({"type": "x" * 5000 + f"{number}.delta", "delta": "a"} for number in range(600)),
+    ),
+    "DashScope's names": (
+        "dashscope",
+        "text-generation",
+        (packet("", tool_calls=call(0, number, 5000)["choices"][0]["delta"]["tool_calls"]) for number in range(600)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("protocol", "operation", "stream"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_held_of_a_stream_is_counted(protocol, operation, stream):
+    recording = Recording(PLAN._replace(max_bytes=1000), REQUEST_ID)
+    scanner = recorded_scanner(recording, protocol, operation, SSE, 200)
+    body = events(*stream)
+    tracemalloc.start()
+    for at in range(0, len(body), 65536):
+        scanner.feed(body[at : at + 65536])
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0 < RECORDED.held_bytes < 48_000  # twice 1000 and 32 KiB, and an event
+    assert held_bytes < 10 * RECORDED.held_bytes
+    scanner.end()
+    said, frames = recording.close()
+    assert sum(map(len, frames)) < 200_000
+    assert recording.request is None
+    side: Any = said[2]
+    assert side[1]  # it is cut
+
+
+def test_an_answer_of_which_not_all_is_kept_is_cut():
+    body = events(*({"choices": [{"index": number % 16, "delta": {"content": "word " * 40}}]} for number in range(900)))
+    _, (_, is_cut, _), data = record(
+        Case("", "openai", "chat.completions", body, content_type=SSE), [body], plan=PLAN._replace(max_bytes=1000)
+    )
+    assert is_cut
+    assert len(data) < 60_000
+
+
 def test_where_there_is_no_room_nothing_is_kept_and_it_is_said(monkeypatch):
     monkeypatch.setattr(RECORDED, "limit_bytes", 3)
     stream = Case(
         "", "openai", "chat.completions", events({"choices": [{"delta": {"content": "long"}}]}), content_type=SSE
     )
-    for case in (stream, *(case for case in CASES if case.content_type == JSON and len(case.body) > 3)):
+    for case in (
+        stream,
+        *(case for case in CASES if case.content_type == JSON and 3 < len(case.body) <= BRIEF_BYTES_MAX),
+    ):
         facts, side, data = record(case, [case.body])
         assert facts == scan(case, [case.body])
         assert (side[2], data) == (-1, b"")
@@ -231,6 +297,21 @@ def test_secrets_of_the_exchange_are_not_kept():
     _, frames = recording.close()
     assert b"plain-upstream" not in b"".join(frames)
     assert b"[REDACTED]" in b"".join(frames)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a/key+with/signs==",
+        r"a\/key+with\/signs==",
+        r"a\/key\u002Bwith\/signs\u003d\u003D",
+        r"a\\\/key+with\\\/signs==",
+        "a%2Fkey%2bwith%2Fsigns%3D%3D",
+    ],
+)
+def test_a_credential_is_found_however_its_signs_are_written(written):
+    data = without(b"a/key+with/signs==", b"key " + written.encode() + b", a/key")
+    assert data == b"key [REDACTED], a/key"
 
 
 @pytest.mark.parametrize(("size", "is_cut"), [(1000, False), (100_000, False), (400_000, True)])

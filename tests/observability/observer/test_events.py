@@ -52,9 +52,10 @@ def test_without_a_collector_there_are_no_events():
     assert not destination_of({VARIABLE: "EVENT_ONLY", **ENDPOINT, "OTEL_SDK_DISABLED": "true"}).events
 
 
-def test_what_is_not_understood_is_complained_about_and_the_default_is_used():
-    found = destination_of({VARIABLE: "SPANS", **ENDPOINT})
-    assert found == Destination(complaints=found.complaints)
+@pytest.mark.parametrize("mode", ["SPANS", "none", "off", "0"])
+def test_what_is_not_understood_is_complained_about_and_no_content_goes_anywhere(mode):
+    found = destination_of({VARIABLE: mode, **ENDPOINT})
+    assert found == Destination(on_spans=False, complaints=found.complaints)
     assert "SPAN_ONLY" in found.complaints[0]
 
 

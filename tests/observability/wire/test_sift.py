@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observability.wire.media import Media, MediaDigest
+from observability.wire.media import UNKNOWN_TYPE, Media, MediaDigest
 from observability.wire.sift import BARE_BYTES, NOTE_BYTES_MAX, Sift, read_note
 from tests.observability.chunks import byte_by_byte, cut, places
 
@@ -148,6 +148,21 @@ def test_what_is_no_json_does_no_harm(raw, where):
 )
 def test_text_stays_text(text):
     assert json.loads(sifted([json.dumps([text]).encode()]).out) == [text]
+
+
+@pytest.mark.parametrize(
+    ("head", "media_type"),
+    [
+        (b"DATA:image/PNG;BASE64,", "image/png"),
+        (b"data:image\\/png;name=a.png; base64,", "image/png"),
+        (b"data:image/svg\\u002Bxml;base64,", "image/svg+xml"),
+        (b"data:;base64,", UNKNOWN_TYPE),
+        (b"  data:image/png;base64,", "image/png"),
+    ],
+)
+def test_the_head_of_a_data_url_in_odd_writings(head, media_type):
+    sift = sifted(byte_by_byte(b'["' + head + b'QUJD"]'))
+    assert resolved(json.loads(sift.out)) == [facts(b"ABC", media_type)]
 
 
 def test_a_document_that_ends_within_base64_has_no_digest_of_it():

@@ -241,6 +241,11 @@ def test_no_more_expressions_than_can_be_tried() -> None:
     assert "at most 100" in found.right
 
 
+def test_no_more_expressions_than_a_worker_can_say_at_once() -> None:
+    (found,) = complaints(changed(("redact", ["\U0001f511" * 900] * 20)))
+    assert "65536 for all" in found.right
+
+
 @pytest.mark.parametrize("sample", [-0.1, 1.1, "0.5", True])
 def test_a_sample_is_a_share(sample: Any) -> None:
     (found,) = complaints(changed(("model_apis.0.monitoring.content_sample", sample)))

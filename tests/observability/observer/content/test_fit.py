@@ -64,6 +64,45 @@ def test_many_messages_lose_those_in_the_middle():
     assert omitted["content"] == 200 - (len(made) - 1)
 
 
+@pytest.mark.parametrize("letter", ["x", "\u4f60", "\U0001f511", "\x01"])
+def test_what_is_kept_of_a_long_text_is_as_much_as_may_be_in_any_script(letter):
+    fitted = fit([message(letter * 100_000)], 60_000)
+    assert 59_000 < len(fitted.json.encode()) <= 60_000
+
+
+@pytest.mark.parametrize("max_bytes", [1500, 10_000_000])
+@pytest.mark.parametrize("of", ["messages", "parts"])
+def test_of_very_many_messages_the_first_and_the_last_are_kept_and_all_are_counted(of, max_bytes):
+    items = [message(f"message {number}") for number in range(40_000)]
+    if of == "parts":
+        items = [{"role": "user", "parts": [part for item in items for part in item["parts"]]}]
+    fitted = fit(items, max_bytes)
+    made = json.loads(fitted.json)
+    parts = [part for one in made for part in one["parts"]]
+    omitted = next(part for part in parts if part["type"] == "generic")
+    assert (parts[0]["content"], parts[-1]["content"]) == ("message 0", "message 39999")
+    assert omitted["content"] == 40_000 - (len(parts) - 1)
+    assert fitted.bytes == len(orjson.dumps(items))
+    assert fitted.cut
+
+
+@pytest.mark.parametrize("parts", [{"a": "b"}, "text", 7, None, [], [[]], {}])
+@pytest.mark.parametrize("max_bytes", [0, 5, 60])
+def test_what_only_looks_like_a_message_fits_too(parts, max_bytes):
+    fitted = fit([{"parts": parts, "more": "x" * 200}], max_bytes)
+    json.loads(fitted.json)
+    assert len(fitted.json) <= max(2, max_bytes)
+
+
+def test_nothing_fits_everywhere():
+    assert fit([], -5) == ("[]", 2, False)
+
+
+def test_a_part_that_has_no_room_says_so():
+    (made,) = json.loads(fit([{"role": "user", "parts": [{"type": "generic", "content": [1] * 9000}]}], 1000).json)
+    assert made["parts"] == [{"type": "generic", "generic_type": "omitted", "content": 1}]
+
+
 def test_one_message_of_many_parts_loses_parts():
     parts = [{"type": "text", "content": f"part {number}"} for number in range(200)]
     made = json.loads(fit([{"role": "user", "parts": parts, "finish_reason": "stop"}], 1000).json)

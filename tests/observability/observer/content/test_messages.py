@@ -32,6 +32,14 @@ def blob(data: bytes = PNG, kind: str = "image/png", modality: str = "image", **
     return {"type": "blob", "modality": modality, "mime_type": kind, "content": "", **facts, **size}
 
 
+def unknown(**document: Any) -> dict[str, Any]:
+    return {"type": "generic", "generic_type": "request", "content": document}
+
+
+def score(**said: Any) -> dict[str, Any]:
+    return {"type": "generic", "generic_type": "score", "content": said}
+
+
 SIZED = blob(width=64, height=32)
 LINK = {"type": "uri", "modality": "image", "uri": "https://x.example/a.png"}
 
@@ -93,7 +101,7 @@ ASKED: list[tuple[str, Any, list[dict[str, Any]], list[dict[str, Any]]]] = [
     ),
     ("responses, plain", {"input": "hi"}, user(text("hi")), []),
     ("embeddings", {"input": ["a", "b"]}, user(text("a"), text("b")), []),
-    ("embeddings of tokens", {"input": [1, 2]}, [], []),
+    ("embeddings of tokens", {"input": [1, 2]}, user(unknown(input=[1, 2])), []),
     ("images", {"prompt": "a cat", "n": 2}, user(text("a cat")), []),
     ("speech", {"input": "hello", "voice": "x", "instructions": "slowly"}, user(text("hello")), [text("slowly")]),
     (
@@ -135,7 +143,23 @@ ASKED: list[tuple[str, Any, list[dict[str, Any]], list[dict[str, Any]]]] = [
     ("dashscope image", {"input": {"prompt": "a cat", "images": [URL]}}, user(text("a cat"), SIZED), []),
     ("rerank", {"input": {"query": "q", "documents": ["a", "b"]}}, user(text("q"), text("a"), text("b")), []),
     ("a form", [["model", "m"], ["prompt", "a cat"], ["image", URL]], user(text("a cat"), SIZED), []),
-    ("nothing known", {"foo": 1}, [], []),
+    ("nothing known", {"foo": 1}, user(unknown(foo=1)), []),
+    ("nothing", {}, [], []),
+    ("files by name", {"input": {"messages": [{"content": [{"image": "/files/a.png"}, {"image": f" {URL}"}]}]}},
+        user({**LINK, "uri": "/files/a.png"}, SIZED), []),
+    ("no messages", {"messages": []}, [], []),
+    ("functions, as they were at first",
+        {"messages": [
+            {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}},
+            {"role": "function", "name": "look", "content": "found"},
+        ]},
+        [
+            {"role": "assistant", "parts": [{"type": "tool_call", "name": "look", "arguments": "{}"}]},
+            {"role": "tool", "parts": [{"type": "tool_call_response", "response": "found"}], "name": "look"},
+        ], []),
+    ("a film of two images",
+        {"input": {"prompt": "a cat", "first_frame_url": LINK["uri"], "last_frame_url": LINK["uri"]}},
+        user(text("a cat"), LINK, LINK), []),
     ("odd", {"messages": ["x", None, 5, {"content": 7}, {"role": 5, "content": [None, {"type": 5}]}]},
      [*user(text("x")), {"role": "user", "parts": []}, {"role": "user", "parts": []}], []),
 ]  # fmt: skip
@@ -191,7 +215,15 @@ ANSWERED: list[tuple[str, Any, list[dict[str, Any]]]] = [
         [assistant(blob(PNG * 20, width=64, height=32), text("a cat"), LINK)],
     ),
     ("dashscope images", {"output": {"results": [{"url": "https://x.example/a.png"}]}}, [assistant(LINK)]),
+    ("images in a chat",
+        {"choices": [{"message": {"content": "", "images": [{"type": "image_url", "image_url": {"url": URL}}]}}]},
+        [assistant(SIZED)]),
     ("embeddings", {"data": [{"embedding": [0.1, 0.2]}]}, []),
+    ("rerank", {"results": [{"index": 1, "relevance_score": 0.9}]}, [assistant(score(index=1, relevance_score=0.9))]),
+    ("dashscope rerank", {"output": {"results": [{"index": 1, "relevance_score": 0.9}]}},
+        [assistant(score(index=1, relevance_score=0.9))]),
+    ("score", {"data": [{"index": 0, "object": "score", "score": 0.5}]},
+        [assistant(score(index=0, object="score", score=0.5))]),
     ("transcription", {"text": "hello"}, [assistant(text("hello"))]),
     ("plain text", "hello", [assistant(text("hello"))]),
     ("an error", {"error": {"message": "no"}}, []),
