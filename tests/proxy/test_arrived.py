@@ -2,6 +2,7 @@
 
 import asyncio
 import string
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -151,6 +152,17 @@ def test_any_strict_head_is_read_as_aiohttp_reads_it(
     head += b"".join(name.encode() + colon + value + b"\r\n" for name, colon, value in lines) + b"\r\n"
     if head_fault(head) is None:
         check_same(head, behind)
+
+
+def test_the_lines_of_a_head_that_has_too_many_are_not_split() -> None:
+    """It would be 3 ms and 2 MiB of lines for 64 KiB."""
+    head = GET + b"a:\r\n" * 16_000 + b"\r\n"
+    tracemalloc.start()
+    try:
+        assert message_of(head, b"") is None
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(head)
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_body_is_given_once() -> None:
