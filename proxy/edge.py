@@ -160,6 +160,8 @@ class Edge(Intake):
                         self._handler_waiter.set_result(None)
                 if not keep or self._close or self._force_close:
                     break
+                del request, response  # an idle connection holds nothing of them, nor of a body that nobody read
+                self._body = EMPTY_PAYLOAD
                 if self.writing_paused:  # of answers that nobody reads no more are made
                     await self._drain_helper()
                 self._busy = False

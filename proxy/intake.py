@@ -1,6 +1,7 @@
-"""Bytes in: what a client sends becomes messages for aiohttp's parser, one at a time, or a refusal.
+"""Bytes in: what a client sends becomes messages for aiohttp, one at a time, or a refusal.
 
-A head is collected whole, checked (`proxy.framing`) and only then parsed; the end of each body is followed, and what
+A head is collected whole, checked (`proxy.framing`) and only then read: by `proxy.arrived` where the request is plain
+and here whole, else by aiohttp's parser, which gets one message at a time. The end of each body is followed, and what
 comes behind it waits until the request is answered. So a refusal never leaves a second reading of the same bytes, and
 pipelined requests cost one bounded buffer.
 """
@@ -60,7 +61,7 @@ class Intake(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._refused = False  # nothing that still comes is read
         self._last = False  # nothing behind the running request is read
-        self._arrived_bytes = 0  # of all bodies of the connection, for the sweep
+        self._arrived_bytes = 0  # of all bodies that the parser reads, for the sweep
         self._marked_bytes = 0  # of these, so many had arrived …
         self._progress_at = 0.0  # … when the sweep saw progress for the last time
         self._surplus_at = 0.0  # when this connection came as one above the limit; 0: it did not
@@ -157,7 +158,7 @@ class Intake(RequestHandler):
             self._pause_reading_for_buffer()
 
     def _take_head(self, data: bytes) -> bytes:
-        """Collect a head; once whole and strict, let the parser have it. Answers what stands behind the head."""
+        """Collect a head; once whole and strict, have it read. Answers what stands behind what was read."""
         self.arrived_ns = time.monotonic_ns()
         if self._introduction is not None:
             data = self._take_introduction(self._introduction, data)

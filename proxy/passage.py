@@ -58,15 +58,14 @@ class Passage:
         finally:
             source.sink = None
             self._observation.upstream_ns += now_ns() - began_ns - self._spent_ns
-        if self._error is None:
-            if self._stopped:
-                await drain(self._response, self._observation)
-            return
-        error, self._error = self._error, None
+            error, self._error = self._error, None  # even where it is cancelled: its traceback leads back here
         try:
-            raise error
+            if error is not None:
+                raise error
         finally:
-            del error  # a cycle through the traceback otherwise
+            del error
+        if self._stopped:
+            await drain(self._response, self._observation)
 
     def _pass(self) -> None:
         """The source has a piece, and it is not the last one."""
@@ -84,6 +83,7 @@ class Passage:
             self._stopped = True
         self._spent_ns += now_ns() - began_ns
         if self._stopped:
+            self._source.sink = None  # what comes before the task runs is the relay's
             self._source.wake()
 
 

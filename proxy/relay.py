@@ -77,7 +77,7 @@ async def relay(
     withheld = UsageChunkFilter() if exchange.usage_asked and observation.stream else None
     pending = _begin(exchange, head, added, changed=withheld is not None)
     streams = observation.stream and head.status < 400
-    passage = _passage(source, response, observation, withheld)
+    passage: Passage | None = None
     try:
         while True:
             scanned = bool(held)
@@ -88,6 +88,7 @@ async def relay(
                     response.send(pending, b"", last=False)
                     pending = b""
                     observation.committed(head.status)
+                passage = passage or _passage(source, response, observation, withheld)
                 data = await _more(source, observation, passage)
             last = not data or (source.body_complete and not source.held_bytes)
             out = data if withheld is None else _filtered(withheld, data, last=last)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from observability.observation import Observation
+from proxy.arrived import ArrivedBody
 from proxy.attempt import Attempt
 from proxy.edge import Edge
 from proxy.exchange import Exchange
@@ -142,13 +144,35 @@ async def test_nor_does_anything_of_attempts_that_failed(
             assert await _freed(worker) == []
 
 
-async def _freed(worker: FakeWorker, turns: int = 200) -> list[object]:
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(post(b"{}"), 200, id="answered"),
+        pytest.param(post(b"x" * 60_000).replace(b"Bearer", b"Burglar"), 401, id="a body that nobody read"),
+    ],
+)
+async def test_an_idle_connection_holds_nothing_of_its_last_request(sent: bytes, status: int) -> None:
+    """20,000 of them would have 64 KiB each, and need no credentials for it."""
+    async with (
+        Scripted(ReadRequest(), Send(OK), Fin()) as scripted,
+        running(document_of(f"http://127.0.0.1:{scripted.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        gc.collect()
+        client.send(sent)
+        assert (await client.answer()).status == status
+        held = (Observation, Exchange, ArrivedBody, web.BaseRequest, web.StreamResponse)
+        assert await _freed(worker, held=held) == []
+
+
+async def _freed(worker: FakeWorker, turns: int = 200, held: tuple[type, ...] = HELD) -> list[object]:
     """What of the worker's objects is still there, after some time. The upstream closed its connections, or they idle
     in the pool."""
     for _ in range(turns):
         while not worker.records.empty():
             worker.records.get_nowait()
-        left = [one for one in gc.get_objects() if isinstance(one, HELD)]
+        left = [one for one in gc.get_objects() if isinstance(one, held)]
         if not left:
             break
         await asyncio.sleep(0.01)

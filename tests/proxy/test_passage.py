@@ -1,8 +1,16 @@
 """Pieces that pass from connection to connection past the relay: each at once, none lost, no more than is read."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from observability.observation import Observation
+from observability.sampling import TraceContext
+from proxy.outbox import Outbox
+from proxy.passage import Passage
+from proxy.upstream.connection import Connection
 from tests.e2e.traffic import CHAT, chat_body
 from tests.fakes.worker import KEY, document_of, running
 
@@ -97,3 +105,64 @@ async def test_small_pieces_wait_for_a_reader_that_stops() -> None:
         fields = await worker.fields()
         assert (fields["sluiceway.outcome"], fields["sluiceway.response.events"]) == ("ok", total + 1)
         writer.close()
+
+
+class Leaving:
+    """A reader that takes `takes` pieces, and then has left."""
+
+    blocked = False
+
+    def __init__(self, takes: int) -> None:
+        self.taken: list[bytes] = []
+        self._takes = takes
+
+    def send(self, head: bytes, data: bytes, *, last: bool) -> None:
+        if len(self.taken) == self._takes:
+            raise ConnectionResetError("the client left")
+        self.taken.append(data)
+
+    async def drain(self) -> None: ...
+
+
+async def passing(reader: Leaving) -> tuple[Connection, Passage, "asyncio.Task[None]"]:
+    """A passage that waits for its first piece."""
+    loop = asyncio.get_running_loop()
+    connection = Connection(loop, lambda _: None, Outbox(loop))
+    connection.begin(b"POST", 0)
+    connection.data_received(HEAD)
+    observation = Observation("0" * 32, TraceContext("a" * 32, None, None, None), "c" * 16, "d" * 16)
+    passage = Passage(connection, reader, observation, None)
+    task = asyncio.create_task(passage.run())
+    while connection.sink is None:
+        await asyncio.sleep(0)
+    return connection, passage, task
+
+
+async def test_what_comes_behind_a_failure_is_not_passed_on() -> None:
+    reader = Leaving(1)
+    connection, _, task = await passing(reader)
+    connection.data_received(chunk(b"one"))
+    connection.data_received(chunk(b"two"))
+    reader.taken.clear()  # it would take more
+    connection.data_received(chunk(b"three"))
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(task, 10)
+    assert reader.taken == []
+    assert connection.read_nowait() == b"three"
+
+
+async def test_a_passage_that_failed_and_is_cancelled_is_freed_at_once() -> None:
+    """A client that leaves cancels the relay, and a piece may come just before: its error leads back to the passage."""
+    gc.collect()
+    gc.disable()
+    try:
+        connection, passage, task = await passing(Leaving(0))
+        connection.data_received(chunk(b"one"))
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+        connection.abort()
+        del connection, passage, task
+        assert [one for one in gc.get_objects() if isinstance(one, Passage | Connection)] == []
+    finally:
+        gc.enable()
