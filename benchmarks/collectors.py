@@ -212,9 +212,8 @@ def run(plan: Plan, kinds: tuple[str, ...], folder: Path) -> dict[str, list[Roun
             for how, done in rounds.items():
                 one = run_round(folder / f"{how}-{number}", upstream.upstream_url, how, plan)
                 done.append(one)
-                print(
-                    f"round {number + 1} {how}: {one.requests_per_s:,.0f}/s, p99 {one.p99_ms:.1f} ms, {one}", flush=True
-                )
+                said = f"{one.requests_per_s:,.0f}/s, p99 {one.p99_ms:.1f} ms, {one.dropped:,} of {one.spans:,} dropped"
+                print(f"round {number + 1} of {plan.rounds}, {how}: {said}", flush=True)
     finally:
         upstream.stop()
     return rounds

@@ -21,6 +21,7 @@ from proxy.providers.dashscope import DASHSCOPE
 CONFIGURATION = Path(__file__).with_name("demo.yaml")
 
 POLL_S = 0.1
+LISTEN = "127.0.0.1:8080"
 """Between two looks at /readyz; a start takes about a second."""
 
 TEXT = r"""
@@ -73,6 +74,8 @@ async def run(listen: str, control: str, upstream_listen: str) -> int:
     """Start both, print the lines when they are ready, wait. Returns the gateway's exit code."""
     simulated = not os.environ.get("DASHSCOPE_API_KEY")
     environ = {"DEMO_LISTEN": listen, "DEMO_CONTROL": control}
+    if listen != LISTEN:  # beside another one, perhaps: two gateways share no state
+        environ["DEMO_STATE"] = f"sqlite:./.sluiceway/{listen.rpartition(':')[2]}/state.db"
     if simulated:
         environ |= {"DASHSCOPE_API_KEY": "simulated", "DASHSCOPE_BASE_URL": f"http://{upstream_listen}"}
     gateway = Child(
@@ -129,7 +132,7 @@ def _says_ready(control: str) -> bool:
 def main() -> int:
     """The command line. Other addresses are for a machine on which the usual ones are taken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description="What `make run` runs.")
-    parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="the gateway")
+    parser.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help="the gateway")
     parser.add_argument("--control", default="127.0.0.1:9090", metavar="HOST:PORT", help="/metrics and probes")
     parser.add_argument("--upstream", default="127.0.0.1:9101", metavar="HOST:PORT", help="the simulated upstream")
     options = parser.parse_args()

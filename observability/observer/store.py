@@ -35,7 +35,7 @@ class Place:
             from fsspec.core import split_protocol  # noqa: PLC0415 - for those few that want it; an extra
             from fsspec.registry import get_filesystem_class  # noqa: PLC0415
         except ImportError:
-            raise StoreError("fsspec is not there; pip install 'sluiceway[fsspec]' would be right") from None
+            raise StoreError("fsspec is not there; `pip install fsspec` into this environment would be right") from None
         protocol, _ = split_protocol(base)
         if "::" in base:
             raise StoreError("a chain of file systems is not built; one like s3://bucket/folder would be right")

@@ -155,6 +155,21 @@ def test_no_route_names_method_and_path(snapshot: Snapshot, path: str) -> None:
     assert CHAT in caught.value.message  # what would be right
 
 
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("/v1/chat/completion", CHAT),
+        ("/chat/completions", CHAT),
+        ("/v1/v1/chat/completions", CHAT),
+        ("/img/v1/image/generations", "/img/v1/images/generations"),
+    ],
+)
+def test_the_nearest_paths_come_first(snapshot: Snapshot, path: str, nearest: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        snapshot.match("POST", "x", path)
+    assert f"paths of this host: {nearest}, " in caught.value.message
+
+
 def test_a_message_shows_no_control_characters_and_no_endless_path(snapshot: Snapshot) -> None:
     with pytest.raises(GatewayError) as caught:
         snapshot.match("POST", "", "/\x1b[31m" + "x" * 60_000)
