@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from observability import names
+from observability import counters, names
 from observability.board import DROP_REASONS
 from proxy.config.check import check
 from proxy.config.file import load, parse
@@ -142,7 +142,9 @@ class TestTheRecord:
         assert shown == {kind: ("–", facts.origin) for kind, facts in CUTS.items()} | answered
 
     def test_reasons_of_lost_records(self) -> None:
-        assert set(table("`reason` of `sluiceway_records_dropped_total`")) == set(DROP_REASONS)
+        records = table("`reason` of `sluiceway_records_dropped_total`")
+        assert set(records) == {*DROP_REASONS, *counters.RECORDS}
+        assert set(table("`reason` of `sluiceway_spans_dropped_total`")) == set(counters.SPANS)
 
 
 class TestFiles:

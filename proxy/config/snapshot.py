@@ -302,8 +302,7 @@ def _shown(method: str, path: str) -> str:
 def _no_route_message(method: str, path: str, tables: tuple[Table, ...]) -> str:
     known = dict.fromkeys(template for table in tables for template in table.exact if not template.endswith("/"))
     words = set(path.split("/"))
-    # 0.4 µs each; of those with as many words the shorter first
-    nearest = sorted(known, key=lambda template: (-len(words.intersection(template.split("/"))), len(template)))
+    nearest = sorted(known, key=lambda template: len(words.symmetric_difference(template.split("/"))))  # 0.5 µs each
     shown = ", ".join(nearest[:8]) + (", …" if len(known) > 8 else "")
     right = f"paths of this host: {shown}" if known else "no Model API takes requests of this host"
     return f"no Model API has {_shown(method, path)}; {right}"
