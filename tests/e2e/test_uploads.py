@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_content_host import SECRETS, found_in, question, recording
+from tests.e2e.test_content_host import recording
+from tests.e2e.test_secrets import SECRETS, found_in, question
 from tests.e2e.traffic import ask, document_of
 from tests.fakes.gateway import Gateway
 from tests.fakes.otlp_sink import OtlpSink, attributes_of
