@@ -48,7 +48,11 @@ class Got(NamedTuple):
 
 def check(schedule: Schedule, asked: Asked, got: Got, record: Record, seen: list[Seen]) -> None:
     """All of it, for one request: `record` is its only one, `seen` what the services saw of it, in order."""
-    pairs = check_attempts(schedule, record, seen)
+    own = asked.model.decode()  # in plans, and from here on, None is the client's own model
+    attempts = [
+        {**one, "model": None if one.get("model") == own else one.get("model")} for one in record.get("attempts", ())
+    ]
+    pairs = check_attempts(schedule, {**record, "attempts": attempts}, seen)
     check_errors(schedule, asked, pairs)
     check_nothing_is_left_untried(schedule, asked, pairs)
     check_jobs(asked, seen)

@@ -321,7 +321,7 @@ class TestVariables:
 
     def test_without_fsspec_it_says_what_to_install(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
-        with pytest.raises(StoreError, match=r"sluiceway\[fsspec\]"):
+        with pytest.raises(StoreError, match="pip install fsspec"):
             Place("/tmp/x")
 
     def test_a_folder_that_cannot_be_written_to_is_said_at_the_start(self, tmp_path: Path, capsys):
