@@ -17,8 +17,9 @@ from aiohttp.streams import EMPTY_PAYLOAD, EmptyStreamReader, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
-ARRIVED_BYTES_MAX: Final = 65536
-"""Of a body: as much as the gateway reads whole (`proxy.body.SMALL_BODY_BYTES`)."""
+from proxy.body import SMALL_BODY_BYTES
+from proxy.headers import Spellings
+
 LINES_MAX: Final = 64
 """Header lines. SDKs send 20, browsers behind proxies 40; more are left to the parser, which counts them."""
 COUNTED_BYTES: Final = 2048
@@ -51,23 +52,12 @@ _SPECIAL: Final = {
 _USUAL_CONNECTION: Final = {b"keep-alive": False, b"Keep-Alive": False, b"close": True, b"Close": True}
 
 
-class _Names(dict[bytes, tuple[istr, int]]):
-    """A name as aiohttp's messages have it, and its bit: learnt once for each spelling.
-
-    Bounded as the spellings of `proxy.headers` are: clients choose them.
-    """
-
-    MAX_SPELLINGS: Final = 1024
-    MAX_NAME_BYTES: Final = 64
-
-    def __missing__(self, name: bytes) -> tuple[istr, int]:
-        known = istr(name.decode("ascii")), _SPECIAL.get(name.lower(), _PLAIN)
-        if len(self) < self.MAX_SPELLINGS and len(name) <= self.MAX_NAME_BYTES:
-            self[name] = known
-        return known
+def _known(name: bytes) -> tuple[istr, int]:
+    """A name as aiohttp's messages have it, and its bit."""
+    return istr(name.decode("ascii")), _SPECIAL.get(name.lower(), _PLAIN)
 
 
-_NAMES: Final = _Names()
+_NAMES: Final = Spellings(_known)
 
 
 class ArrivedBody(EmptyStreamReader):
@@ -130,7 +120,7 @@ def message_of(head: bytes, behind: bytes) -> Arrived | None:
                 if usual is None:
                     return None
                 close = usual
-    if not seen & _HOST or length > ARRIVED_BYTES_MAX or length > len(behind):
+    if not seen & _HOST or length > SMALL_BODY_BYTES or length > len(behind):
         return None
     body = EMPTY_PAYLOAD
     if length:

@@ -5,9 +5,9 @@ names (RFC 9110 §7.6.1), credentials (written anew as the provider wants them),
 what an upstream must not see (`baggage`, and the caller's trace headers: where a service asks for them it gets ours).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from observability.codings.decode import READABLE
 
@@ -47,32 +47,44 @@ CONNECTION: Final = 5
 """Dropped, and what it names too."""
 
 
-class _Fates(dict[bytes, int]):
-    """Fate by name, as it is written: learnt once for each spelling, so that a line costs one look-up.
+_Learnt = TypeVar("_Learnt")
 
-    Bounded: clients choose the spellings, so beyond MAX_SPELLINGS, and for names over MAX_NAME_BYTES, a fate is worked
-    out each time. Together at most 64 KiB of names; real ones have up to 40 bytes.
+
+class Spellings(dict[bytes, _Learnt]):
+    """What is to be known of a name, as it is written: learnt once for each spelling, so that a line costs one look-up.
+
+    Bounded: clients choose the spellings, so beyond MAX_SPELLINGS, and for names over MAX_NAME_BYTES, it is worked out
+    each time. Together at most 64 KiB of names; real ones have up to 40 bytes.
     """
 
     MAX_SPELLINGS: Final = 1024
     MAX_NAME_BYTES: Final = 64
 
-    def __init__(self, special: dict[bytes, int]) -> None:
+    def __init__(self, learn: Callable[[bytes], _Learnt]) -> None:
         super().__init__()
-        self._special = special
+        self._learn = learn
 
-    def __missing__(self, name: bytes) -> int:
-        lowered = name.lower()
-        fate = DROP if lowered.startswith(OWN_PREFIX) else self._special.get(lowered, PASS)
+    def __missing__(self, name: bytes) -> _Learnt:
+        learnt = self._learn(name)
         if len(self) < self.MAX_SPELLINGS and len(name) <= self.MAX_NAME_BYTES:
-            self[name] = fate
-        return fate
+            self[name] = learnt
+        return learnt
 
 
-_UPSTREAM: Final = _Fates(
+def _fates(special: dict[bytes, int]) -> Spellings[int]:
+    """Fates by name; `special`: of names in lower case."""
+
+    def fate_of(name: bytes) -> int:
+        lowered = name.lower()
+        return DROP if lowered.startswith(OWN_PREFIX) else special.get(lowered, PASS)
+
+    return Spellings(fate_of)
+
+
+_UPSTREAM: Final = _fates(
     dict.fromkeys(_NEVER_UPSTREAM, DROP) | {b"accept-encoding": CODINGS, b"connection": CONNECTION}
 )
-_DOWNSTREAM: Final = _Fates(dict.fromkeys(HOP_BY_HOP, DROP) | {b"content-length": LENGTH})
+_DOWNSTREAM: Final = _fates(dict.fromkeys(HOP_BY_HOP, DROP) | {b"content-length": LENGTH})
 
 
 class ResponseLines(Protocol):

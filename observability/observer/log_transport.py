@@ -4,7 +4,6 @@ A module of its own, so that only an observer that sends events imports them. Th
 version has moved the place for HTTP, opening fails, and a test with it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
@@ -14,7 +13,7 @@ from opentelemetry.sdk._logs.export import LogRecordExportResult
 
 from observability.answers import Answers
 from observability.observer.export import Transport
-from observability.observer.transport import http_seam
+from observability.observer.transport import HttpTransport, http_seam
 
 
 def open_log_transport(protocol: str) -> Transport:
@@ -25,19 +24,7 @@ def open_log_transport(protocol: str) -> Transport:
     seam = http_seam(exporter)
     if seam is None:
         raise RuntimeError("the exporter of log records is not one that is known here")
-    return _HttpTransport(exporter, seam)
-
-
-class _HttpTransport:
-    def __init__(self, exporter: HttpLogExporter, seam: Callable[[bytes], Any]) -> None:
-        self._exporter = exporter
-        self._seam = seam
-
-    def send(self, request: bytes, spans: int) -> bool:
-        return bool(self._seam(request).success)
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+    return HttpTransport(exporter, seam)
 
 
 class _Encoded:

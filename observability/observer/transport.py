@@ -63,7 +63,7 @@ def open_transport(tracing: Tracing, console: IO[str]) -> Transport:
 def http_transport(exporter: HttpSpanExporter) -> Transport:
     """By the exporter's seam, or by its public way where the seam is not there."""
     seam = http_seam(exporter)
-    return _PublicTransport(exporter) if seam is None else _HttpTransport(exporter, seam)
+    return _PublicTransport(exporter) if seam is None else HttpTransport(exporter, seam)
 
 
 def http_seam(exporter: object) -> Callable[[bytes], Any] | None:
@@ -77,16 +77,20 @@ def grpc_seam_is_there() -> bool:
     return callable(getattr(GrpcSpanExporter, "_translate_data", None))
 
 
-class _HttpTransport:
-    def __init__(self, exporter: HttpSpanExporter, seam: Callable[[bytes], Any]) -> None:
+class HttpTransport:
+    """By the seam of an HTTP exporter, of spans or of log records."""
+
+    def __init__(self, exporter: Any, seam: Callable[[bytes], Any]) -> None:
         self._exporter = exporter
         self._seam = seam
 
     def send(self, request: bytes, spans: int) -> bool:
+        """As `Transport` has it."""
         return bool(self._seam(request).success)
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        """As `Transport` has it."""
+        self._exporter.shutdown()
 
 
 class CheckedTransport:

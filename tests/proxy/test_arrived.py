@@ -11,7 +11,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.arrived import ARRIVED_BYTES_MAX, LINES_MAX, ArrivedBody, message_of
+from proxy.arrived import LINES_MAX, ArrivedBody, message_of
+from proxy.body import SMALL_BODY_BYTES
 from proxy.framing import head_fault
 
 POST = b"POST /v1/chat/completions?a=%20 HTTP/1.1\r\nHost: a\r\n"
@@ -92,7 +93,7 @@ def test_plain_requests_are_read_here(lines: bytes, behind: bytes) -> None:
     [
         (POST + b"\r\n", b""),
         (POST + b"Content-Length: 6\r\n\r\n", b"hello"),
-        (POST + b"Content-Length: %d\r\n\r\n" % (ARRIVED_BYTES_MAX + 1), b"x" * (ARRIVED_BYTES_MAX + 1)),
+        (POST + b"Content-Length: %d\r\n\r\n" % (SMALL_BODY_BYTES + 1), b"x" * (SMALL_BODY_BYTES + 1)),
         (POST + b"Content-Length: +5\r\n\r\n", b"hello"),
         (POST + b"Content-Length: 5, 5\r\n\r\n", b"hello"),
         (POST + b"Content-Length: \xb2\r\n\r\n", b"hello"),

@@ -88,7 +88,7 @@ def test_what_is_remembered_of_codings_is_bounded() -> None:
 
 
 def test_what_is_learnt_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    fates = headers._Fates({b"te": headers.DROP})
+    fates = headers._fates({b"te": headers.DROP})
     monkeypatch.setattr(headers, "_UPSTREAM", fates)
     for number in range(2 * fates.MAX_SPELLINGS):
         asked([(b"n" * 1000 + b"%d" % number, b"v")], [])
