@@ -9,14 +9,15 @@ Pure. Source: RFC 9112 §3, §5, §6.3; for what a message holds, aiohttp's own 
 """
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD, EmptyStreamReader, StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
+from proxy.arrived_body import ArrivedBody
 from proxy.body import SMALL_BODY_BYTES
 from proxy.headers import Spellings
 
@@ -26,6 +27,7 @@ COUNTED_BYTES: Final = 2048
 """Of a head: the lines of a larger one are counted before they are split, else 64 KiB of lines of four bytes, which the
 parser refuses at the 257th, would hold everybody up for 3 ms."""
 
+_MESSAGE: Final[Any] = RawRequestMessage  # its stub says it is a tuple, which compiled code would insist on
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _LINES: Final = re.compile(rb"([^:]++): ?([^\r]*+)\r\n")
 _URL: Final = URL("/")
@@ -60,26 +62,8 @@ def _known(name: bytes) -> tuple[istr, int]:
 _NAMES: Final = Spellings(_known)
 
 
-class ArrivedBody(EmptyStreamReader):
-    """A body that is all here. `read_nowait` and `readany` give it once."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.total_bytes = len(data)
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        """All of it, then b""."""
-        data, self._data = self._data, b""
-        return data
-
-    async def readany(self) -> bytes:
-        """The same."""
-        return self.read_nowait()
-
-
-Arrived = tuple[RawRequestMessage, StreamReader, bytes]
+Arrived = tuple[Any, StreamReader, bytes]
+"""Message, body, and what stands behind the request."""
 
 
 def message_of(head: bytes, behind: bytes) -> Arrived | None:
@@ -127,7 +111,7 @@ def message_of(head: bytes, behind: bytes) -> Arrived | None:
         body = ArrivedBody(behind[:length])
         behind = behind[length:]
     path = target.decode("ascii")
-    message = RawRequestMessage(
+    message = _MESSAGE(
         method, path, HttpVersion11, CIMultiDictProxy(CIMultiDict(pairs)), tuple(raw), close, None, False, False, _URL
     )
     return message, body, behind

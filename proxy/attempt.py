@@ -11,6 +11,8 @@ import time
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from observability.observation import Attempt as AttemptRecord
 from observability.observation import now_ns
 from proxy.changes import Changes
@@ -47,6 +49,7 @@ _VERDICT_DONE: Final = Verdict.DONE  # a look at a member of an enumeration is 0
 _NOBODY: Final = Blame.NONE
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # proxy.translate's
 class Attempt:
     """Owns its upstream connection from `run` to its end."""
 
@@ -163,9 +166,8 @@ class Attempt:
         payload, rewriter = exchange.payload, None
         if exchange.changes is not None:
             payload, rewriter = self._change(exchange.changes)  # it may fail: before a connection is taken
-        connection: Connection | None = None
+        connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
         try:
-            connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
             self._reused = connection.reused
             if payload is None and not exchange.body.empty:
                 head = await self._send_large(connection, rewriter)
@@ -203,8 +205,7 @@ class Attempt:
                 if self._upload is not None:
                     await self._upload.stop()
             finally:  # a client that leaves right now cancels that wait too
-                if connection is not None:
-                    self._pool.release(connection)
+                self._pool.release(connection)
 
     def _settle(self) -> None:
         """The answer goes to the client: from here on nothing is tried again."""

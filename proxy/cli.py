@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -51,8 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
         from proxy.config.check import check  # noqa: PLC0415
 
         return check(options.config, os.environ, sys.stdout)
-    sys.stdout.write(f"sluiceway {version('sluiceway')}\n")
+    sys.stdout.write(f"{_version()}\n")
     return 0
+
+
+def _version() -> str:
+    """With what the modules of the data path are: made by a C compiler (setup.py), or as they were written."""
+    spec = find_spec("proxy.attempt")
+    compiled = spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
+    return f"sluiceway {version('sluiceway')} ({'compiled' if compiled else 'plain Python'})"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,8 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`sluiceway COMMAND --help` says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    said = f"sluiceway {version('sluiceway')}"
-    parser.add_argument("--version", action="version", version=said, help="print the version and exit")
+    parser.add_argument("--version", action="version", version=_version(), help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:

@@ -100,7 +100,8 @@ class Handler:
     def _accept(
         self, request: web.BaseRequest, edge: Edge, response: DownstreamResponse, observation: Observation
     ) -> Exchange:
-        message: Any = request._message  # noqa: SLF001 - aiohttp's public properties parse again on every access
+        plain: Any = request
+        message = plain._message  # noqa: SLF001 - aiohttp's public properties parse again on every access
         path, mark, query = message.path.partition("?")
         observation.method = message.method
         observation.path = path if len(path) < MAX_PATH_CHARACTERS and path.isascii() else _loggable(path)

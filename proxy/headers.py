@@ -181,14 +181,13 @@ _REMEMBERED_BYTES: Final = 64
 """Of a value of Accept-Encoding: browsers send 23, SDKs up to 30. With the 256 that are remembered, at most 16 KiB."""
 
 
+_KEPT_CODINGS: Final = frozenset((*READABLE_CODINGS, b"identity"))
+
+
 @lru_cache(maxsize=256)
 def _narrowed(value: bytes) -> bytes:
     """Remembered, because working it out takes a quarter of the time of a whole request head (0.85 of 3.3 µs)."""
-    kept = [
-        item.strip()
-        for item in value.split(b",")
-        if item.partition(b";")[0].strip().lower() in (*READABLE_CODINGS, b"identity")
-    ]
+    kept = [item.strip() for item in value.split(b",") if item.partition(b";")[0].strip().lower() in _KEPT_CODINGS]
     return b", ".join(kept)
 
 

@@ -61,18 +61,18 @@ class Pipeline:
         model_api = route.model_api
         exchange.body.admit(model_api.max_request_bytes)
         self._enter(model_api)
-        plan: Plan | None = None
         try:
             scanner = self._peek(exchange, route)
             if exchange.payload is None and not exchange.body.empty:
                 await self._await_body(exchange, route, scanner)
             model = self._model(exchange, route, scanner) if route.operation.names_model else NO_MODEL
             plan = self._router.plan(model_api, model)
-            await self._send(exchange, route, plan)
+            try:
+                await self._send(exchange, route, plan)
+            finally:
+                plan.close()
         finally:
             self._running[model_api.name] -= 1
-            if plan is not None:
-                plan.close()
             recording = exchange.observation.recording
             if recording is not None:
                 end_request(recording, exchange)

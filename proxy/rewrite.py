@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 import orjson
+from mypy_extensions import mypyc_attr
 
 from observability.scanners import is_form, is_json, media_type
 from observability.wire.json_fields import VALUE_BYTES_MAX, WALKED_OF_REQUEST_MAX, JsonFields
@@ -39,6 +40,7 @@ Edit = tuple[int, int, bytes]
 """Offsets of the first byte replaced and of the one after the last, and what goes there instead."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # proxy.translate's
 class Rewriter:
     """One pass over one body, by `feed` and `end` or by `whole`; what they answer is to be sent.
 

@@ -19,6 +19,7 @@ FUNCTION_LINES_MAX = 60
 
 AIOHTTP_ROOMS = (
     "proxy.arrived",
+    "proxy.arrived_body",
     "proxy.edge",
     "proxy.intake",
     "proxy.downstream",

@@ -11,6 +11,7 @@ import re
 from typing import Any, ClassVar
 
 import orjson
+from mypy_extensions import mypyc_attr
 
 from observability.codings.decode import Decoder
 from observability.findings import Findings
@@ -81,6 +82,7 @@ class Choices:
         return [reason for _, reason in sorted(self._reasons.items()) if reason is not None]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # observability.content's
 class Reader:
     """What the documents of one operation mean. Writes `findings`; may raise, the scanner then switches itself off."""
 
@@ -126,6 +128,7 @@ class Reader:
         findings.usage_final = complete and findings.usage_seen and findings.error_code is None
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # observability.content's
 class Scanner:
     """Takes the bytes of one response body. This one looks at nothing: for bodies whose content says nothing."""
 
@@ -248,6 +251,7 @@ class JsonScanner(Scanner):
             self.findings.complete = True
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # observability.content's
 class SseScanner(Scanner):
     """A stream of server-sent events with one JSON document each.
 

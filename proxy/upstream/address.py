@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from proxy.config.targets import PLAIN_TLS, Egress, Tls
 from proxy.errors import UpstreamError
@@ -131,7 +131,7 @@ class Address:
         tls = self.tls
         try:
             transport, connection = await loop.create_connection(
-                factory, sock=dialled.socket, ssl=tls, server_hostname=None if tls is None else self.verified
+                cast(Any, factory), sock=dialled.socket, ssl=tls, server_hostname=None if tls is None else self.verified
             )
         except OSError as error:
             if isinstance(error, TimeoutError) and not error.errno:

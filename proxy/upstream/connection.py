@@ -40,8 +40,11 @@ WRITE_HIGH_BYTES: Final = 65536
 """Bytes handed to the transport and not yet taken by the kernel, above which `drain()` waits."""
 
 
-class Connection(asyncio.Protocol):
-    """See the module. Made by `Pool`; `on_closed` is called once, at whatever end the connection comes to."""
+class Connection:
+    """See the module. Made by `Pool`; `on_closed` is called once, at whatever end the connection comes to.
+
+    An `asyncio.Protocol` in all but name: a class with a base that is Python stays Python when it is compiled.
+    """
 
     __slots__ = (
         "_activity_at",

@@ -240,20 +240,18 @@ class Pool:
 
     async def _connect(self) -> Connection:
         """Turn a place into a member, or give it back."""
-        connection: Connection | None = None
-        peer = ""
         try:
             connection, peer, handshaken = await self.address.connect(
                 self._new_connection, self._connect_timeout_ms, self._resolver
             )
             if connection.closed:
                 raise UpstreamError("connect_failed", "cannot connect to the upstream: closed at once")
-        finally:
+        except BaseException:
             self._connecting -= 1
-            if connection is None or connection.closed:
-                self._give_place()
-            else:
-                self._members[connection] = peer
+            self._give_place()
+            raise
+        self._connecting -= 1
+        self._members[connection] = peer
         connection.created_at = self._clock()
         if handshaken is not None:
             self._handshaken[connection] = handshaken

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 FRESH_S: Final = 15.0
 """getaddrinfo does not say how long an answer is good. 10 to 60 s are usual for names that change on purpose; a name in
 use is looked up each REFRESH_S anyway, so that no request waits for it."""
-REFRESH_S: Final = 10.0
+REFRESH_S = 10.0
 """Between two lookups of a name while connections to it are open: some 0.1 ms of a thread."""
 FAILED_S: Final = 1.0
 """A dead name costs one lookup a second and not one for each request."""

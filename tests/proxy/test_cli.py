@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import proxy.attempt
 from proxy.cli import main
 from proxy.serve import cores
 from proxy.sockets import format_address, listen_alone
@@ -103,7 +104,9 @@ def test_a_wrong_command_line_is_answered_with_what_would_be_right(
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     said = capsys.readouterr().out
+    kind = "plain Python" if proxy.attempt.__file__.endswith(".py") else "compiled"
     assert said.startswith("sluiceway 0.")
+    assert said.endswith(f" ({kind})\n")
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert (end.value.code, capsys.readouterr().out) == (0, said)
