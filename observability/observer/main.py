@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 from observability.descriptors import open_standard_descriptors
+from observability.observer.courtesy import let_others_go_first
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runtime", type=Path, required=True, help="the host's runtime directory")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    let_others_go_first()
     # prometheus_client decides when it is first imported whether it counts in files.
     folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(options.runtime / "metrics")))
     folder.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_exemplars_are_written_where_there_are_spans(tmp_path, environ, seen):
     assert path.exists() is seen
     if seen:
         assert len(orjson.loads(path.read_bytes())) == 8  # durations, first chunk and token, pace, tokens, overhead
+
+
+def test_others_go_first(tmp_path):
+    """All its threads: those that write and send began after it had said so."""
+    policies = []
+
+    def look() -> None:
+        [child] = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        policies.extend(os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{child}/task").iterdir())
+
+    lines_of(tmp_path, ENDPOINT, look)
+    assert len(policies) > 1
+    assert set(policies) == {os.SCHED_BATCH}
 
 
 @pytest.mark.parametrize(
