@@ -1,13 +1,9 @@
 """The comparison with other gateways: its generator and upstream, what it makes of figures, and a run of it."""
 
 import json
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ from benchmarks.contest.client import Client, Plan
 from benchmarks.contest.contestants import Running
 from benchmarks.contest.run import Options, Run
 from benchmarks.contest.upstream import Chunks
-from benchmarks.ports import free_port
+from tests.benchmarks.answering import answering, contest_upstream
 from tests.fakes.programs import program
 
 LARGE = ("paced", "poured", "idle", "upload", "crowd", "image", "embeddings", "mixed")
@@ -28,18 +24,8 @@ KEY = {"Authorization": "Bearer k"}
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.contest.upstream", "--listen", address])
-    host, _, port = address.partition(":")
-    while process.poll() is None:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-    yield f"http://{address}"
-    process.kill()
-    process.wait()
+    with contest_upstream() as url:
+        yield url
 
 
 def ask(url: str, what: str, number: int = 0, other: int = 0, **plan: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -248,44 +234,3 @@ def test_a_run_measures_and_counts_records(tmp_path: Path) -> None:
         assert set(one["cpu_s"]) == {"worker", "observer", "control", "supervisor"}
         assert one["peak_bytes"] > 20_000_000
     assert "## 16 uploads at once" in report.page(result)
-
-
-@contextmanager
-def answering(form: bytes, body: bytes, *, delay_s: float = 0.0, close: bool = False) -> Iterator[str]:
-    """A server that gives every request on a connection the same answer, whatever it is; `form` empty: none."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve(channel: socket.socket) -> None:
-        with channel, channel.makefile("rb") as file:
-            while head := file.readline():
-                length = 0
-                while (line := file.readline()) not in (b"\r\n", b""):
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                file.read(length)
-                if not head or not form:
-                    continue
-                time.sleep(delay_s)  # what is tested is a slow contestant
-                channel.sendall(form % (len(body), body))
-                if close:
-                    return
-
-    def accept() -> None:
-        while True:
-            try:
-                channel, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=_quietly, args=(serve, channel), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-
-
-def _quietly(serve: Any, channel: socket.socket) -> None:
-    try:
-        serve(channel)
-    except OSError:
-        pass  # the client has left
