@@ -31,6 +31,8 @@ READ_BYTES = 512 * 1024
 HEAD_BYTES_MAX = 64 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _S = 1_000_000_000
+SECONDS, FINISH_S = 1.0, 10.0
+"""Of a plan that says nothing else."""
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ class Plan:
     prefixes: dict[str, str] = field(default_factory=dict)
     """By what is asked for, what the path begins with."""
     connections: int = 64
-    seconds: float = 1.0
+    seconds: float = SECONDS
     """In which requests begin."""
     rate: float = 0.0
     """Requests a second; 0: a closed loop."""
@@ -51,7 +53,7 @@ class Plan:
     """At most so many requests; 0: as many as there is time for."""
     ramp_s: float = 0.0
     """Over which the connections begin, one after another."""
-    finish_s: float = 10.0
+    finish_s: float = FINISH_S
     """What is not answered so long after the last request began is given up, and counted as unfinished."""
     hold: bool = False
     """Idle streams: when each has its first event, say so in a line, and stay until standard input ends."""

@@ -29,12 +29,17 @@ class Column(NamedTuple):
 
 _RATE = Column("requests/s", "rate")
 _CPU = (
-    Column("CPU s/1000: traffic", "cpu_s.worker/requests*1000", form=",.3f"),
-    Column("observer", "cpu_s.observer/requests*1000", form=",.3f"),
-    Column("control", "cpu_s.control/requests*1000", form=",.3f"),
+    Column("CPU s/1000: traffic", "cpu_s.worker/answered*1000", form=",.3f"),
+    Column("observer", "cpu_s.observer/answered*1000", form=",.3f"),
+    Column("control", "cpu_s.control/answered*1000", form=",.3f"),
     Column("sum", "cpu_s_per_1000", form=",.3f"),
 )
-_CPU_GB = Column("CPU s/GB, sum", "cpu_s_per_gb", form=",.2f")
+_CPU_GB = (
+    Column("CPU s/GB: traffic", "cpu_s.worker/bytes_moved*1e9", form=",.2f"),
+    Column("observer", "cpu_s.observer/bytes_moved*1e9", form=",.2f"),
+    Column("control", "cpu_s.control/bytes_moved*1e9", form=",.2f"),
+    Column("sum", "cpu_s_per_gb", form=",.2f"),
+)
 _BYTES = Column("MB/s", "bytes_per_s", 1e-6)
 _PEAK = Column("peak MB", "peak_bytes", 1e-6)
 _PEAK_ALL = Column("peak MB, all its processes", "peak_all_bytes", 1e-6)
@@ -47,8 +52,9 @@ DETAILS: dict[str, tuple[Column, ...]] = {
              Column("p99.9 ms", "latency_ms.p999", form=".2f"), *_CPU, _PEAK, _OTHER, *_ERRORS[:1], *_LOST),
     "levels": (_RATE, Column("p50 ms", "latency_ms.p50", form=".2f"), Column("p99 ms", "latency_ms.p99", form=".2f"),
                _CPU[-1], _OTHER, *_ERRORS[:1], *_LOST),
-    "open": (Column("asked/s", "rate_asked"), _RATE, Column("added p50 ms", "added_ms.p50", form=".2f"),
-             Column("added p99 ms", "added_ms.p99", form=".2f"), Column("added p99.9 ms", "added_ms.p999", form=".2f"),
+    "open": (Column("asked/s", "rate_asked"), Column("of its capacity", "share_asked", form=".0%"), _RATE,
+             Column("added p50 ms", "added_ms.p50", form=".2f"), Column("added p99 ms", "added_ms.p99", form=".2f"),
+             Column("added p99.9 ms", "added_ms.p999", form=".2f"),
              Column("direct p99 ms", "direct_ms.p99", form=".2f"), *_ERRORS, *_LOST),
     "paced": (Column("streams done", "requests"), Column("added TTFT p50 ms", "first_ms.p50", 1, ".2f", True),
               Column("added TTFT p99 ms", "first_ms.p99", 1, ".2f", True),
@@ -58,10 +64,10 @@ DETAILS: dict[str, tuple[Column, ...]] = {
     "poured": (Column("events/s", "events_per_s"), _BYTES, Column("TTFT p50 ms", "first_ms.p50", form=".2f"), *_CPU,
                _PEAK, *_ERRORS, *_LOST),
     "upload": (_BYTES, Column("first byte after the last was sent, p50 ms", "wait_ms.p50", form=".2f"), _PEAK,
-               _CPU_GB, *_ERRORS, *_LOST),
-    "crowd": (_BYTES, Column("TTFB p50 ms", "first_ms.p50"), _PEAK, _PEAK_ALL, _CPU_GB, *_ERRORS, *_LOST),
-    "image": (_BYTES, Column("TTFB p50 ms", "first_ms.p50", form=".1f"), _PEAK, _CPU_GB, *_ERRORS, *_LOST),
-    "embeddings": (_RATE, _BYTES, Column("p99 ms", "latency_ms.p99", form=".1f"), _PEAK, _CPU_GB, *_ERRORS, *_LOST),
+               *_CPU_GB, *_ERRORS, *_LOST),
+    "crowd": (_BYTES, Column("TTFB p50 ms", "first_ms.p50"), _PEAK, _PEAK_ALL, *_CPU_GB, *_ERRORS, *_LOST),
+    "image": (_BYTES, Column("TTFB p50 ms", "first_ms.p50", form=".1f"), _PEAK, *_CPU_GB, *_ERRORS, *_LOST),
+    "embeddings": (_RATE, _BYTES, Column("p99 ms", "latency_ms.p99", form=".1f"), _PEAK, *_CPU_GB, *_ERRORS, *_LOST),
     "mixed": (_RATE, _BYTES, Column("chat p50 ms", "kinds.chat.latency_ms.p50", form=".1f"),
               Column("chat p99 ms", "kinds.chat.latency_ms.p99", form=".1f"),
               Column("TTFT p50 ms", "kinds.stream.first_ms.p50", form=".1f"), _PEAK, *_CPU, *_ERRORS, *_LOST),
@@ -93,6 +99,11 @@ def _cell(result: Result, workload: str, point: str, name: str, column: Column) 
     return told
 
 
+def _plain(why: str) -> str:
+    """As it can stand in a cell."""
+    return " ".join(why.replace("|", "/").split())
+
+
 def _table(result: Result, workload: str, point: str) -> Iterator[str]:
     rows = names(result, workload, point)
     columns = [
@@ -105,10 +116,9 @@ def _table(result: Result, workload: str, point: str) -> Iterator[str]:
     limited = {one[2] for one in held_back(result) if one[:2] == (workload, point)}
     for name in rows:
         rounds = result["rounds"][workload][point][name]
-        broken = next((one["broken"] for one in rounds if "broken" in one), None)
-        skipped = next((one["skipped"] for one in rounds if "skipped" in one), None)
-        if broken or skipped:
-            yield f"| {name} | {broken or skipped} |" + " |" * (len(columns) - 1)
+        why = next((one[key] for one in rounds for key in ("broken", "skipped") if key in one), None)
+        if why and not any("rate" in one for one in rounds):
+            yield f"| {name} | {_plain(why)} |" + " |" * (len(columns) - 1)
             continue
         cells = [_cell(result, workload, point, name, column) for column in columns]
         yield f"| {name}{' (1)' if name in limited else ''} | " + " | ".join(cells) + " |"
@@ -124,13 +134,15 @@ def _workload(result: Result, workload: str) -> Iterator[str]:
         yield ""
         yield from _table(result, workload, point)
         for name in names(result, workload, point):
-            reasons = {why for one in result["rounds"][workload][point][name] for why in one.get("reasons", {})}
+            rounds = result["rounds"][workload][point][name]
+            reasons = {why for one in rounds for why in one.get("reasons", {})}
+            reasons |= {one["broken"] for one in rounds if "broken" in one}
             if reasons:
-                told = "; ".join(sorted(reasons)[:REASONS_MAX]).replace("|", "/")
+                told = "; ".join(_plain(why) for why in sorted(reasons)[:REASONS_MAX])
                 yield f"\n{name}, what failed: {told}"
     for name, why in _failed(result, workload):
         yield ""
-        yield f"{name} is missing: {why}"
+        yield f"{name} is missing: {_plain(why)}"
     yield ""
 
 

@@ -151,7 +151,14 @@ def test_a_request_is_as_long_as_was_asked_for() -> None:
 def figures(rate: float, **more: Any) -> dict[str, Any]:
     """A round's."""
     parts = {"worker": 1.0, "observer": 0.5}
-    same = {"requests": 1000, "errors": 0, "cpu_s": parts, "cpu_s_per_1000": 1.5, "bytes_per_s": rate * 1e6}
+    same = {
+        "requests": 1000,
+        "answered": 1000,
+        "errors": 0,
+        "cpu_s": parts,
+        "cpu_s_per_1000": 1.5,
+        "bytes_per_s": rate * 1e6,
+    }
     return {**same, "rate": rate, "peak_bytes": 90_000_000, "missing": 0, "dropped": 0, **more}
 
 
@@ -189,8 +196,30 @@ def test_what_is_no_result_says_why() -> None:
     assert "7 failed" in judge.complaints(result_of(chat=chat(14_000.0, errors=7)))[0]
     assert "30%" in judge.complaints(result_of(chat=chat(14_000.0, worker_core_foreign=0.3)))[0]
     assert "KeyError" in judge.complaints(result_of(chat=chat(14_000.0, broken="KeyError: x")))[0]
+    assert "1000 bytes of spans" in judge.complaints(result_of(chat=chat(14_000.0, span_bytes=1000)))[0]
+    assert judge.complaints(result_of(chat=chat(14_000.0, span_bytes=1_700_000))) == []
+    assert "1 of its processes ended" in judge.complaints(result_of(chat=chat(14_000.0, ended=1)))[0]
+    off = chat(14_000.0)["64"] | {"sluiceway-off": [figures(31_000.0)]}
+    assert "what sluiceway-off does" in judge.complaints(result_of(chat={"64": off}))[0]
+    first = {name: [figures(rate)] for name, rate in (("direct", 3.0), ("sluiceway", 2.0), ("plain", 1.0))}
+    assert "model first" in judge.complaints(result_of(crowd={"64 MB, model first": first}))[0]
     busy = {"1000": {"direct": [figures(1.0, other_core_busy=0.6)]}}
     assert "60%" in judge.complaints(result_of(paced=busy))[0]
+
+
+def test_a_run_without_those_who_are_judged_is_no_result() -> None:
+    result = result_of(chat=chat(14_000.0))
+    assert "ended before its end" in judge.complaints({**result, "complete": False})[0]
+    assert "sluiceway was skipped: it says no" in judge.complaints({**result, "skipped": {"sluiceway": "it says no"}})
+    assert "plain is missing in chat: 500" in judge.complaints({**result, "failed": {"plain": {"chat": "500"}}})
+
+
+def test_a_round_that_broke_takes_no_other_with_it() -> None:
+    rounds = chat(14_000.0)["64"]
+    rounds["plain"] = [figures(6_000.0), {"broken": "GeneratorError: the client\nfailed"}]
+    page = report.page(result_of(chat={"64": rounds}))
+    assert "| plain | 6,000 |" in page
+    assert "plain, what failed: GeneratorError: the client failed" in page
 
 
 def test_the_page_has_every_figure_and_who_is_missing() -> None:
@@ -231,6 +260,7 @@ def test_a_run_measures_and_counts_records(tmp_path: Path) -> None:
         one = result["rounds"][workload][point]["sluiceway"][0]
         assert (one["errors"], one["unfinished"], one["missing"], one["dropped"]) == (0, 0, 0, 0)
         assert one["requests"] >= 16
+        assert one["span_bytes"] > judge.SPAN_BYTES * one["requests"]
         assert set(one["cpu_s"]) == {"worker", "observer", "control", "supervisor"}
         assert one["peak_bytes"] > 20_000_000
     assert "## 16 uploads at once" in report.page(result)
