@@ -9,9 +9,7 @@ Result = dict[str, Any]
 
 
 def of_round(figures: dict[str, Any], key: str) -> float | None:
-    """One figure of one round; `key` may go down: ``latency_ms.p99``. ``cpu_s.all`` is the sum of the parts."""
-    if key == "cpu_s.all":
-        return float(sum(figures["cpu_s"].values())) if "cpu_s" in figures else None
+    """One figure of one round; `key` may go down: ``latency_ms.p99``."""
     value: Any = figures
     for step in key.split("."):
         if not isinstance(value, dict) or step not in value:

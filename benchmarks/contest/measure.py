@@ -53,8 +53,6 @@ class Context:
     """Of every workload's seconds."""
     capacity: dict[str, float] = field(default_factory=dict)
     """Small chats a second, in a closed loop of 64 connections, by contestant."""
-    generator_capacity: float = 0.0
-    """The same of `client`, without a proxy."""
     slow: frozenset[str] = frozenset()
     """Contestants that get smaller amounts of work, named in the result."""
 
@@ -151,6 +149,9 @@ def _client(
             process.stdin.write(json.dumps(whole) + "\n")
             process.stdin.flush()
             yield process
+    except BaseException:
+        process.kill()  # the run is ended: nobody waits for its answers
+        raise
     finally:
         alarm.cancel()
 

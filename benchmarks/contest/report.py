@@ -15,6 +15,7 @@ PAGE = Path(__file__).parent.parent / "RESULTS.md"
 REASONS_MAX = 3
 """Of what failed, in a table's footnote; the JSON has twenty of each measurement."""
 RESULTS = Path(__file__).parent.parent / "results"
+SO_FAR = RESULTS / "contest-so-far.json"
 
 
 class Column(NamedTuple):
@@ -234,8 +235,24 @@ def save(result: Result, file: Path | None, *, whole: bool) -> Path:
         RESULTS.mkdir(exist_ok=True)
         when = "" if whole else f"-{str(result['when']).replace(':', '')}"
         file = RESULTS / f"contest{when}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    _replace(file, result)
+    SO_FAR.unlink(missing_ok=True)
     return file
+
+
+def keep(result: Result, file: Path | None) -> Path:
+    """The figures so far: should the run be ended, or the machine, they are there, and can be rendered."""
+    file = file or SO_FAR
+    file.parent.mkdir(exist_ok=True)
+    _replace(file, result)
+    return file
+
+
+def _replace(file: Path, result: Result) -> None:
+    """At once: whoever is ended meanwhile leaves the file before."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(result, indent=1) + "\n")
+    fresh.replace(file)
 
 
 def closing(result: Result) -> str:

@@ -31,6 +31,14 @@ DROPPED = (
 )
 
 
+def has_ended(pid: int) -> bool:
+    """Whether it is gone, or only waits to be waited for."""
+    try:
+        return machine.fields_of(pid)[0] in "ZX"
+    except OSError:
+        return True
+
+
 def cpu_of(pids: list[int]) -> float:
     """Seconds of user and system time of these processes."""
     ticks = 0
@@ -100,10 +108,9 @@ class Watch:
         self._stage, self._running = stage, running
         self._worker = running.parts.get("worker", [])
         for pid in running.pids:
-            try:
-                machine.reset_peak_memory(pid)
-            except OSError:
-                raise EndedError(f"process {pid} of {running.name} has ended") from None
+            if has_ended(pid):
+                raise EndedError(f"process {pid} of {running.name} has ended")
+            machine.reset_peak_memory(pid)
         self._taken = Taken(before_bytes=resident_of(self._worker))
         self._kept = self._kept_so_far()
         self._dropped = self._dropped_so_far()
@@ -133,7 +140,7 @@ class Watch:
             taken.dropped = int(self._dropped_so_far() - self._dropped)
         if running.spans is not None:
             taken.span_bytes = running.spans.count() - self._span_bytes
-        taken.ended = sum(not (machine.PROC / str(pid) / "stat").exists() for pid in running.pids)
+        taken.ended = sum(has_ended(pid) for pid in running.pids)
         taken.cpu_s = {part: round(max(0.0, cpu_of(pids) - self._cpu[part]), 2) for part, pids in running.parts.items()}
         taken.peak_bytes = peak_of(self._worker)
         taken.peak_all_bytes = peak_of(running.pids)
