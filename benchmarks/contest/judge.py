@@ -154,6 +154,8 @@ def complaints(result: Result) -> list[str]:
     judged: dict[tuple[str, str], tuple[str, ...]] = {("chat", "64"): (OURS, OFF, PLAIN, ENVOY)}
     judged |= {("crowd", f"64 MB{more}"): (OURS, PLAIN) for more in ("", MODEL_FIRST)}
     found += [f"{stage} broke off: {why}" for stage, why in result.get("trouble", {}).items()]
+    if result["scale"] != 1.0:
+        found.append(f"numbers of streams and largest bodies are {result['scale']:g} of what they are called")
     if not result.get("complete", True):
         found.append("the run was ended before its end")
     for name in (OURS, OFF, PLAIN, ENVOY):

@@ -82,7 +82,6 @@ def _open(context: Context, running: Running, point: Point, seconds: float) -> F
     figures = ask(context, running, [{"what": "chat"}], seconds=seconds, **plan)
     figures |= {"rate_asked": rate, "share_asked": rate / capacity}
     figures["direct_ms"] = without["latency_ms"]
-    figures["added_ms"] = added(figures["latency_ms"], without["latency_ms"])
     return figures
 
 
@@ -90,11 +89,6 @@ def common_rate(context: Context) -> float:
     """Half of what the least of the contestants does that are not slow."""
     known = [rate for name, rate in context.capacity.items() if rate and name not in {*context.slow, "direct"}]
     return 0.5 * min(known or [0.0])
-
-
-def added(mine: dict[str, float], without: dict[str, float]) -> dict[str, float]:
-    """How much larger each percentile is."""
-    return {name: round(value - without[name], 4) for name, value in mine.items() if name in without}
 
 
 def _paced(context: Context, running: Running, point: Point, seconds: float) -> Figures:

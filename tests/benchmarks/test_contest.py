@@ -209,6 +209,7 @@ def test_what_is_no_result_says_why() -> None:
 
 def test_a_run_without_those_who_are_judged_is_no_result() -> None:
     result = result_of(chat=chat(14_000.0))
+    assert "0.1 of what they are called" in judge.complaints({**result, "scale": 0.1})[0]
     assert "ended before its end" in judge.complaints({**result, "complete": False})[0]
     assert "sluiceway was skipped: it says no" in judge.complaints({**result, "skipped": {"sluiceway": "it says no"}})
     assert "plain is missing in chat: 500" in judge.complaints({**result, "failed": {"plain": {"chat": "500"}}})
@@ -231,6 +232,15 @@ def test_the_page_has_every_figure_and_who_is_missing() -> None:
     assert "plain is missing: chat: 500" in page
     assert set(report.drawn(result)) == {"chat", "cpu"}
     assert "NOT REACHED" not in report.closing(result_of(chat=chat(14_000.0))).split("\n")[1]
+
+
+def test_a_disturbed_baseline_does_not_make_the_added_latency_less() -> None:
+    rounds = [
+        figures(100.0, latency_ms={"p99": mine}, direct_ms={"p99": direct}) for mine, direct in ((3, 0.25), (4, 9))
+    ]
+    by_wanted = {one.wanted: one for one in judge.verdicts(result_of(open={"50 %": {"sluiceway": rounds}}))}
+    one = by_wanted["small chat at 50 % load, added p99 <= 3 ms"]
+    assert (one.figure, one.reached) == ("3.25 ms", False)
 
 
 def test_charts_show_every_name_and_what_is_not_there_is_left_out() -> None:
