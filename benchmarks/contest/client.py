@@ -304,6 +304,8 @@ class Client:
             found = asked.RECEIVED.search(connection.said)
             if found is None or int(found[1]) < kind.received_min:
                 connection.failed = "the upstream received less than was sent"
+        if not connection.failed and connection.received < kind.answer_min:
+            connection.failed = f"{connection.received} bytes of at least {kind.answer_min}"
         if self._counts(connection):
             self.answered_at = now
             kind.outcome.answered(connection, now)

@@ -49,6 +49,12 @@ def median(result: Result, workload: str, point: str, name: str, key: str) -> fl
     return statistics.median(found) if found else None
 
 
+def total(result: Result, workload: str, point: str, name: str, key: str) -> float | None:
+    """Of all rounds; None where there is none."""
+    found = values(result, workload, point, name, key)
+    return sum(found) if found else None
+
+
 def added(result: Result, workload: str, point: str, name: str, key: str) -> float | None:
     """The median less direct's."""
     mine, direct = (median(result, workload, point, one, key) for one in (name, "direct"))

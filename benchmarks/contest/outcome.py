@@ -39,6 +39,8 @@ class Kind:
         self.paced = what == "paced" and other > 0
         # a smaller body is answered with fixed tokens
         self.received_min = number if what == "upload" and number >= asked.KEPT_BYTES else 0
+        self.answer_min = {"image": number, "embeddings": 1_000_000}.get(what, 0)
+        """Bytes of an answer that is whole, in whatever words: of an image alone, before its base64."""
         body = body_of(what, number, other)
         path = prefix + (asked.EMBEDDINGS_PATH if what == "embeddings" else asked.CHAT_PATH)
         lines = [f"POST {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.contest import charts
-from benchmarks.contest.figures import Result, added, median, names, spread
+from benchmarks.contest.figures import Result, added, median, names, spread, total
 from benchmarks.contest.judge import complaints, held_back, rounds_of, verdicts
 
 PAGE = Path(__file__).parent.parent / "RESULTS.md"
+COUNTS = ("errors", "unfinished", "missing", "dropped")
+"""What went wrong, in all rounds together: in one of five, its median would be nothing."""
 REASONS_MAX = 3
 """Of what failed, in a table's footnote; the JSON has twenty of each measurement."""
 RESULTS = Path(__file__).parent.parent / "results"
@@ -89,7 +91,7 @@ _WORKLOAD_OF = {"cpu": "chat", "memory": "upload"}
 
 
 def _cell(result: Result, workload: str, point: str, name: str, column: Column) -> str:
-    taken = added if column.over_direct else median
+    taken = added if column.over_direct else total if column.key in COUNTS else median
     value = taken(result, workload, point, name, column.key)
     if value is None:
         return ""
@@ -161,7 +163,7 @@ def _head(result: Result) -> Iterator[str]:
         f"Written by `make bench-all`, {result['when']}, {result['took_s'] / 60:.0f} minutes. Contestants on core "
         f"{cores['contestant']} (of Sluiceway the worker; its observer, control and supervisor are on the other), "
         f"generator and upstream on core {cores['everything else']}; warmed up; rounds interleaved (A B C A B C); "
-        "medians, ± half the distance from the least to the most."
+        "medians, ± half the distance from the least to the most; what failed or is missing, of all rounds together."
     )
     if result["scale"] != 1.0:
         yield ""

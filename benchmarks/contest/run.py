@@ -10,6 +10,7 @@ told too, and the run goes on. What was measured is handed on after every round 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -172,6 +173,7 @@ class Run:
             yield start_upstream(bench, large=large)
         finally:
             bench.stop()
+            shutil.rmtree(folder, ignore_errors=True)  # the access logs of a stage are about a gigabyte
 
     def _stage(self, name: str, chosen: list[Workload]) -> None:
         with self._set_up(name, large=name != SMALL) as stage:

@@ -218,8 +218,11 @@ def test_a_run_without_those_who_are_judged_is_no_result() -> None:
 def test_a_round_that_broke_takes_no_other_with_it() -> None:
     rounds = chat(14_000.0)["64"]
     rounds["plain"] = [figures(6_000.0), {"broken": "GeneratorError: the client\nfailed"}]
+    rounds["sluiceway"] = [figures(14_000.0), figures(14_000.0, errors=7), figures(14_000.0)]
     page = report.page(result_of(chat={"64": rounds}))
     assert "| plain | 6,000 |" in page
+    (ours,) = (line for line in page.splitlines() if line.startswith("| sluiceway | 14,000"))
+    assert ours.endswith("| 7 |")
     assert "plain, what failed: GeneratorError: the client failed" in page
 
 

@@ -45,6 +45,15 @@ def test_an_upload_is_seen_to_have_arrived_where_the_head_comes_alone(received: 
     assert (whole["requests"], whole["errors"]) == (1, 0)
 
 
+@pytest.mark.parametrize(("what", "number"), [("image", 750_000), ("embeddings", 0)])
+def test_an_answer_that_was_cut_is_an_error(upstream: str, what: str, number: int) -> None:
+    _, whole = ask(upstream, what, number, connections=1, count=1, seconds=1.0)
+    assert (whole["requests"], whole["errors"]) == (1, 0)
+    with answering(RIGHT, b"{}") as url:
+        _, cut = ask(url, what, number, connections=1, count=1, seconds=1.0)
+    assert (cut["requests"], cut["errors"]) == (0, 1)
+
+
 def test_what_was_given_up_is_in_the_tail() -> None:
     with answering(b"", b"") as url:
         result, one = ask(url, "chat", rate=100.0, connections=1, seconds=0.1, finish_s=0.2)
