@@ -243,9 +243,13 @@ class Bench:
 
     def stop(self) -> None:
         """Ends every process that was started, the last first."""
-        for process in reversed(self.started):
+        self.end(self.started)
+
+    def end(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        """Ends these, with all that they started."""
+        for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
-        for process in reversed(self.started):
+        for process in reversed(processes):
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import signal
@@ -47,6 +48,9 @@ def main() -> int:
     if missing:
         print(f"missing: {', '.join(missing)}; apt-get install wrk nginx util-linux", file=sys.stderr)
         return 2
+    if len(os.sched_getaffinity(0)) < 2:
+        print("two cores are needed: one for the contestants, one for everything else", file=sys.stderr)
+        return 2
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # 5,000 streams have 10,000 sockets in a proxy
     options = Options(rounds=arguments.rounds, seconds=arguments.seconds, scale=arguments.scale)
@@ -56,8 +60,9 @@ def main() -> int:
         options.workloads = arguments.workloads.split(",")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what was started is ended then too
     try:
-        result = in_temporary_folder(options)
-    except KeyboardInterrupt:
+        result = in_temporary_folder(options, lambda so_far: report.keep(so_far, arguments.json))
+    except (KeyboardInterrupt, SystemExit):
+        print(f"ended early; --render {arguments.json or report.SO_FAR} makes RESULTS.md of what was measured")
         return 130
     partial = [arguments.contestants, arguments.workloads, arguments.rounds, arguments.seconds, arguments.json]
     whole = not any(partial) and arguments.scale == 1.0

@@ -15,7 +15,7 @@ def _frame(height: int, title: str, inner: list[str]) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
         f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
-        f'<text x="12" y="24" font-size="15" font-weight="bold">{escape(title)}</text>'
+        f'<text x="12" y="24" font-size="15" font-weight="bold">{escape(title)} (logarithmic)</text>'
     )
     return "\n".join([head, *inner, "</svg>"]) + "\n"
 

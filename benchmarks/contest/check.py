@@ -22,6 +22,8 @@ TIMEOUT_S = 30.0
 UPLOAD_BYTES = 40_000
 LARGE_BYTES = 8_000_000
 LINE_S = 5.0
+ALIVE_S = 15.0
+"""LiteLLM may still be at the uploads that were given up."""
 
 
 @dataclass(slots=True)
@@ -36,9 +38,13 @@ class _WrongError(Exception):
     """An answer is not what was wanted."""
 
 
-def _ask(running: Running, path: str, body: bytes) -> bytes:
+_TROUBLE = (_WrongError, OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
+"""Of JSON that is quite another too."""
+
+
+def _ask(running: Running, path: str, body: bytes, timeout: float = TIMEOUT_S) -> bytes:
     parts = urlsplit(running.url)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json", **running.headers})
         answer = connection.getresponse()
@@ -148,6 +154,15 @@ NEEDED = {
 """By workload the checks that a contestant must have passed."""
 
 
+def gone(running: Running) -> str | None:
+    """Why it does not even do a small chat any more; None: it does."""
+    try:
+        _same(_ask(running, asked.CHAT_PATH, asked.SMALL_CHAT, ALIVE_S), asked.CHAT_ANSWER)
+    except _TROUBLE as error:
+        return str(error) or repr(error)
+    return None
+
+
 def check(running: Running, workloads: Iterable[str]) -> Checked:
     """Asks what those workloads need, and no more: a large upload would leave memory behind."""
     found, reasons = Checked(), {}
@@ -155,7 +170,7 @@ def check(running: Running, workloads: Iterable[str]) -> Checked:
     for name in dict.fromkeys(name for needed in wanted.values() for name in needed):
         try:
             found.same_bytes &= CHECKS[name](running)
-        except (_WrongError, OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        except _TROUBLE as error:
             reasons[name] = str(error) or repr(error)
     for workload, needed in wanted.items():
         why = next((f"{name}: {reasons[name]}" for name in needed if name in reasons), None)

@@ -31,6 +31,8 @@ READ_BYTES = 512 * 1024
 HEAD_BYTES_MAX = 64 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 _S = 1_000_000_000
+SECONDS, FINISH_S = 1.0, 10.0
+"""Of a plan that says nothing else."""
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ class Plan:
     prefixes: dict[str, str] = field(default_factory=dict)
     """By what is asked for, what the path begins with."""
     connections: int = 64
-    seconds: float = 1.0
+    seconds: float = SECONDS
     """In which requests begin."""
     rate: float = 0.0
     """Requests a second; 0: a closed loop."""
@@ -51,7 +53,7 @@ class Plan:
     """At most so many requests; 0: as many as there is time for."""
     ramp_s: float = 0.0
     """Over which the connections begin, one after another."""
-    finish_s: float = 10.0
+    finish_s: float = FINISH_S
     """What is not answered so long after the last request began is given up, and counted as unfinished."""
     hold: bool = False
     """Idle streams: when each has its first event, say so in a line, and stay until standard input ends."""
@@ -66,11 +68,13 @@ class _Connection:
         "channel",
         "due_at",
         "events",
+        "failed",
         "first_at",
         "kind",
         "left",
         "out",
         "received",
+        "said",
         "sent_at",
         "tail",
     )  # fmt: skip
@@ -87,6 +91,10 @@ class _Connection:
         """Of the answer, where its head said how long it is."""
         self.events = 0
         self.tail = b""
+        self.said = b""
+        """The answer's beginning, where it tells what the upstream received."""
+        self.failed = ""
+        """Why the answer is wrong."""
 
 
 class Client:
@@ -136,7 +144,7 @@ class Client:
             if not due_at and not self._running and not self._waiting:
                 break
             if plan.hold and self._streams_begun >= plan.connections:
-                print(json.dumps({"open": len(self._open), "seconds": (now - self._started_at) / _S}), flush=True)
+                print(json.dumps({"open": self._running, "seconds": (now - self._started_at) / _S}), flush=True)
                 sys.stdin.read()
                 return True
             self._alarm.set(min(due_at or gives_up_at, gives_up_at))
@@ -182,7 +190,8 @@ class Client:
         connection.begun_at = now_ns()
         connection.first_at = connection.sent_at = connection.received = connection.events = 0
         connection.left = -1
-        connection.tail = b""
+        connection.tail = connection.said = b""
+        connection.failed = ""
         connection.out = memoryview(kind.request)
         self._running += 1
         try:
@@ -238,6 +247,8 @@ class Client:
         if not connection.received:
             data = self._head(connection, kind, bytes(data), now)
         connection.received += count
+        if kind.received_min and len(connection.said) < asked.KEPT_BYTES:
+            connection.said += data
         if kind.streams:
             self._see_events(connection, kind, bytes(data), now)
         elif len(data) and not connection.first_at:
@@ -261,9 +272,9 @@ class Client:
         connection.left = int(length[1]) if length else -1
         body = data[end + 4 :]
         if self._counts(connection):
-            kind.outcome.status(status, body)
-        if kind.received_min and (found := asked.RECEIVED.search(body)) and int(found[1]) < kind.received_min:
-            kind.outcome.wrong("the upstream received less than was sent")
+            kind.outcome.status(status)
+        if status != "200":
+            connection.failed = f"{status}: {body[:200]!r}"
         return body
 
     def _see_events(self, connection: _Connection, kind: Kind, data: bytes, now: int) -> None:
@@ -286,11 +297,18 @@ class Client:
     def _answered(self, connection: _Connection, kind: Kind, now: int) -> None:
         connection.kind = None
         self._running -= 1
+        kind.outcome.complete += 1
+        if not connection.failed and kind.events and connection.events != kind.events:
+            connection.failed = f"{connection.events} events of {kind.events}"
+        if not connection.failed and kind.received_min:  # a head may come alone: only now is the answer here
+            found = asked.RECEIVED.search(connection.said)
+            if found is None or int(found[1]) < kind.received_min:
+                connection.failed = "the upstream received less than was sent"
+        if not connection.failed and connection.received < kind.answer_min:
+            connection.failed = f"{connection.received} bytes of at least {kind.answer_min}"
         if self._counts(connection):
             self.answered_at = now
             kind.outcome.answered(connection, now)
-            if kind.events and connection.events != kind.events:
-                kind.outcome.wrong(f"{connection.events} events of {kind.events}")
         if connection.out is not None:
             self._lost(connection, "answered before all was sent")
         else:
@@ -329,11 +347,22 @@ class Client:
 
     def _result(self, *, held: bool) -> dict[str, Any]:
         unfinished = 0 if held else self._running + len(self._waiting)
+        if not held:
+            self._give_up(now_ns())
         seconds = (max(self._ends_at, self.answered_at) - self._counts_from) / _S
         if self.answered_at and (self._plan.count or self._plan.ramp_s):
             seconds = (self.answered_at - self._counts_from) / _S
         kinds = {kind.name: kind.outcome.told() for kind in self._kinds}
         return {"seconds": seconds, "unfinished": unfinished, "connections": self._plan.connections, "kinds": kinds}
+
+    def _give_up(self, now: int) -> None:
+        """What was not answered in time is in the percentiles as what it took so far, else the worst were absent."""
+        for connection in self._open.values():
+            if connection.kind is not None and self._counts(connection):
+                connection.kind.outcome.unanswered(connection.due_at, connection.first_at, now)
+        for due_at in self._waiting:
+            if due_at >= self._counts_from:
+                self._kinds[0].outcome.unanswered(due_at, 0, now)
 
 
 def main() -> None:

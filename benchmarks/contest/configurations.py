@@ -17,7 +17,7 @@ http {{
   keepalive_requests 1000000000; keepalive_timeout 600s; client_max_body_size 0;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  log_format sizes '$uri $request_length';
+  log_format sizes '$uri $content_length';
   server {{
     listen 127.0.0.1:{upstream} backlog=4096; access_log off; default_type application/json;
     location / {{ return 200 '{answer}'; }}

@@ -37,6 +37,28 @@ class Stage:
 
 
 @dataclass(slots=True)
+class SinkLog:
+    """Adds up the bytes of spans that the sink took, whoever sent them, from where the last count ended."""
+
+    path: Path
+    offset: int = 0
+    bytes: int = 0
+
+    def count(self) -> int:
+        """Since the start; lines are a path and the length of what was posted there."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.offset += len(line)
+                path, _, length = line.partition(b" ")
+                if path == b"/v1/traces" and length.strip().isdigit():
+                    self.bytes += int(length)
+        return self.bytes
+
+
+@dataclass(slots=True)
 class Running:
     """A contestant that runs."""
 
@@ -52,6 +74,8 @@ class Running:
     """The metric that counts its spans as they are exported, of a contestant without a log that is counted."""
     log: RecordLog | None = None
     """Of a contestant whose records are counted."""
+    spans: SinkLog | None = None
+    """Of one whose spans are seen to arrive."""
 
     @property
     def pids(self) -> list[int]:
@@ -72,7 +96,6 @@ class Contestant:
     """What has to be installed on the machine, and is a package of Debian's by the same name."""
     slow: bool = False
     """Too slow for the workloads' full size: what it cannot finish in time is cut off, and told."""
-    workloads_not: tuple[str, ...] = field(default=())
 
     def prepare(self) -> None:
         """Installs what it needs; raises MissingError."""
@@ -205,6 +228,7 @@ def sluiceway(stage: Stage, name: str, *, recording: bool = True, workers: int =
     if recording:
         running.metrics_url = f"http://127.0.0.1:{admin}/metrics"
         running.log = RecordLog(bench.folder / f"{name}.out")
+        running.spans = SinkLog(bench.folder / "sink.log")
     return running
 
 

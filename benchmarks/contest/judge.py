@@ -18,6 +18,8 @@ FULL = 0.97
 """Of the other core: generator or observer held the contestant back."""
 MERGED_SHARE = 0.01
 """«No event merged … at p99.»"""
+SPAN_BYTES = 400
+"""A request's two spans cannot be less: they are 1,700 bytes, and are sent as they are."""
 FLAT = 1.10
 """A peak of memory differs so much from one round to the next."""
 MB = 1_000_000
@@ -149,7 +151,17 @@ def held_back(result: Result) -> list[tuple[str, str, str, float]]:
 def complaints(result: Result) -> list[str]:
     """What keeps the figures that are judged from being a result; empty when nothing does."""
     found = []
-    judged = {("chat", "64"): (OURS, PLAIN, ENVOY), ("crowd", "64 MB"): (OURS, PLAIN)}
+    judged: dict[tuple[str, str], tuple[str, ...]] = {("chat", "64"): (OURS, OFF, PLAIN, ENVOY)}
+    judged |= {("crowd", f"64 MB{more}"): (OURS, PLAIN) for more in ("", MODEL_FIRST)}
+    found += [f"{stage} broke off: {why}" for stage, why in result.get("trouble", {}).items()]
+    if result["scale"] != 1.0:
+        found.append(f"numbers of streams and largest bodies are {result['scale']:g} of what they are called")
+    if not result.get("complete", True):
+        found.append("the run was ended before its end")
+    for name in (OURS, OFF, PLAIN, ENVOY):
+        if name in result["skipped"]:
+            found.append(f"{name} was skipped: {result['skipped'][name]}")
+        found += [f"{name} is missing in {where}: {why}" for where, why in result["failed"].get(name, {}).items()]
     for workload, point, name, headroom in held_back(result):
         if name in judged.get((workload, point), ()):
             found.append(f"{workload} {point}: generator and upstream do only {headroom:.2f} times what {name} does")
@@ -181,6 +193,10 @@ def _of_rounds(of_point: dict[str, list[dict[str, float]]]) -> list[str]:
                 found.append(
                     f"{where} {figures['missing']} records missing, {figures['dropped']} records or spans dropped"
                 )
+            if figures.get("ended"):
+                found.append(f"{where} {figures['ended']} of its processes ended")
+            if figures.get("span_bytes") is not None and figures["span_bytes"] < SPAN_BYTES * figures["answered"]:
+                found.append(f"{where} only {figures['span_bytes']} bytes of spans for {figures['answered']} requests")
     return found
 
 

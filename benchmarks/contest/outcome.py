@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from benchmarks.contest import asked
 
 REASONS_MAX = 20
 """Different ones that are told; where more went wrong, the first ones say what."""
+TAIL_MIN = 1_000
+"""So many values have a 99.9th percentile that is not just the largest."""
 _MS = 1_000_000
 
 
@@ -20,6 +23,7 @@ class Answered(Protocol):
     first_at: int
     sent_at: int
     received: int
+    failed: str
 
 
 class Kind:
@@ -35,6 +39,8 @@ class Kind:
         self.paced = what == "paced" and other > 0
         # a smaller body is answered with fixed tokens
         self.received_min = number if what == "upload" and number >= asked.KEPT_BYTES else 0
+        self.answer_min = {"image": number, "embeddings": 1_000_000}.get(what, 0)
+        """Bytes of an answer that is whole, in whatever words: of an image alone, before its base64."""
         body = body_of(what, number, other)
         path = prefix + (asked.EMBEDDINGS_PATH if what == "embeddings" else asked.CHAT_PATH)
         lines = [f"POST {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
@@ -69,6 +75,9 @@ class Outcome:
         self._body_bytes = body_bytes
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+        self._right = 0
+        self.complete = 0
+        """Answers of any kind, those of the warm-up and wrong ones too: of each the contestant keeps a record."""
         self._latencies = array("q")
         self._firsts = array("q")
         self._waits = array("q")
@@ -81,19 +90,26 @@ class Outcome:
         self.merged = 0
         """Events that came in one read with the one before."""
 
-    def status(self, status: str, body: bytes) -> None:
+    def status(self, status: str) -> None:
         """An answer begins."""
         self._statuses[status] += 1
-        if status != "200":
-            self.wrong(f"{status}: {body[:200]!r}")
 
     def answered(self, one: Answered, now: int) -> None:
-        """An answer is complete."""
+        """An answer is complete. A wrong one is an error and nothing else: refusals are quick, and would be a rate."""
+        if one.failed:
+            self.wrong(one.failed)
+            return
+        self._right += 1
         self._latencies.append(now - one.due_at)
         if one.first_at:
             self._firsts.append(one.first_at - one.due_at)
             self._waits.append(one.first_at - (one.sent_at or one.due_at))
         self._received += one.received
+
+    def unanswered(self, due_at: int, first_at: int, now: int) -> None:
+        """Given up: it took at least so long, and the tail has to show it. It is no request that was done."""
+        self._latencies.append(now - due_at)
+        self._firsts.append((first_at or now) - due_at)
 
     def wrong(self, why: str) -> None:
         """An answer is not what it should be."""
@@ -107,9 +123,10 @@ class Outcome:
 
     def told(self) -> dict[str, Any]:
         """All of it: counts, bytes, and times in milliseconds."""
-        count = len(self._latencies)
+        count = self._right
         return {
             "requests": count,
+            "answered": self.complete,
             "errors": self._errors,
             "reasons": dict(self._reasons),
             "statuses": dict(self._statuses),
@@ -126,12 +143,13 @@ class Outcome:
 
 
 def percentiles(values: array[int]) -> dict[str, float]:
-    """Nearest rank, of nanoseconds in milliseconds; empty without values."""
+    """Nearest rank, of nanoseconds in milliseconds; empty without values, and of too few no 99.9th: it is the most."""
     if not values:
         return {}
     ordered = sorted(values)
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
     return {
-        name: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] / _MS, 4)
+        name: round(ordered[math.ceil(round(share * len(ordered), 6)) - 1] / _MS, 4)
         for name, share in shares.items()
+        if name != "p999" or len(ordered) >= TAIL_MIN
     }

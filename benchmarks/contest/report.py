@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.contest import charts
-from benchmarks.contest.figures import Result, added, median, names, spread
+from benchmarks.contest.figures import Result, added, median, names, spread, total
 from benchmarks.contest.judge import complaints, held_back, rounds_of, verdicts
 
 PAGE = Path(__file__).parent.parent / "RESULTS.md"
+COUNTS = ("errors", "unfinished", "missing", "dropped")
+"""What went wrong, in all rounds together: in one of five, its median would be nothing."""
 REASONS_MAX = 3
 """Of what failed, in a table's footnote; the JSON has twenty of each measurement."""
 RESULTS = Path(__file__).parent.parent / "results"
+SO_FAR = RESULTS / "contest-so-far.json"
 
 
 class Column(NamedTuple):
@@ -29,12 +32,17 @@ class Column(NamedTuple):
 
 _RATE = Column("requests/s", "rate")
 _CPU = (
-    Column("CPU s/1000: traffic", "cpu_s.worker/requests*1000", form=",.3f"),
-    Column("observer", "cpu_s.observer/requests*1000", form=",.3f"),
-    Column("control", "cpu_s.control/requests*1000", form=",.3f"),
+    Column("CPU s/1000: traffic", "cpu_s.worker/answered*1000", form=",.3f"),
+    Column("observer", "cpu_s.observer/answered*1000", form=",.3f"),
+    Column("control", "cpu_s.control/answered*1000", form=",.3f"),
     Column("sum", "cpu_s_per_1000", form=",.3f"),
 )
-_CPU_GB = Column("CPU s/GB, sum", "cpu_s_per_gb", form=",.2f")
+_CPU_GB = (
+    Column("CPU s/GB: traffic", "cpu_s.worker/bytes_moved*1e9", form=",.2f"),
+    Column("observer", "cpu_s.observer/bytes_moved*1e9", form=",.2f"),
+    Column("control", "cpu_s.control/bytes_moved*1e9", form=",.2f"),
+    Column("sum", "cpu_s_per_gb", form=",.2f"),
+)
 _BYTES = Column("MB/s", "bytes_per_s", 1e-6)
 _PEAK = Column("peak MB", "peak_bytes", 1e-6)
 _PEAK_ALL = Column("peak MB, all its processes", "peak_all_bytes", 1e-6)
@@ -47,8 +55,9 @@ DETAILS: dict[str, tuple[Column, ...]] = {
              Column("p99.9 ms", "latency_ms.p999", form=".2f"), *_CPU, _PEAK, _OTHER, *_ERRORS[:1], *_LOST),
     "levels": (_RATE, Column("p50 ms", "latency_ms.p50", form=".2f"), Column("p99 ms", "latency_ms.p99", form=".2f"),
                _CPU[-1], _OTHER, *_ERRORS[:1], *_LOST),
-    "open": (Column("asked/s", "rate_asked"), _RATE, Column("added p50 ms", "added_ms.p50", form=".2f"),
-             Column("added p99 ms", "added_ms.p99", form=".2f"), Column("added p99.9 ms", "added_ms.p999", form=".2f"),
+    "open": (Column("asked/s", "rate_asked"), Column("of its capacity", "share_asked", form=".0%"), _RATE,
+             Column("added p50 ms", "added_ms.p50", form=".2f"), Column("added p99 ms", "added_ms.p99", form=".2f"),
+             Column("added p99.9 ms", "added_ms.p999", form=".2f"),
              Column("direct p99 ms", "direct_ms.p99", form=".2f"), *_ERRORS, *_LOST),
     "paced": (Column("streams done", "requests"), Column("added TTFT p50 ms", "first_ms.p50", 1, ".2f", True),
               Column("added TTFT p99 ms", "first_ms.p99", 1, ".2f", True),
@@ -58,10 +67,10 @@ DETAILS: dict[str, tuple[Column, ...]] = {
     "poured": (Column("events/s", "events_per_s"), _BYTES, Column("TTFT p50 ms", "first_ms.p50", form=".2f"), *_CPU,
                _PEAK, *_ERRORS, *_LOST),
     "upload": (_BYTES, Column("first byte after the last was sent, p50 ms", "wait_ms.p50", form=".2f"), _PEAK,
-               _CPU_GB, *_ERRORS, *_LOST),
-    "crowd": (_BYTES, Column("TTFB p50 ms", "first_ms.p50"), _PEAK, _PEAK_ALL, _CPU_GB, *_ERRORS, *_LOST),
-    "image": (_BYTES, Column("TTFB p50 ms", "first_ms.p50", form=".1f"), _PEAK, _CPU_GB, *_ERRORS, *_LOST),
-    "embeddings": (_RATE, _BYTES, Column("p99 ms", "latency_ms.p99", form=".1f"), _PEAK, _CPU_GB, *_ERRORS, *_LOST),
+               *_CPU_GB, *_ERRORS, *_LOST),
+    "crowd": (_BYTES, Column("TTFB p50 ms", "first_ms.p50"), _PEAK, _PEAK_ALL, *_CPU_GB, *_ERRORS, *_LOST),
+    "image": (_BYTES, Column("TTFB p50 ms", "first_ms.p50", form=".1f"), _PEAK, *_CPU_GB, *_ERRORS, *_LOST),
+    "embeddings": (_RATE, _BYTES, Column("p99 ms", "latency_ms.p99", form=".1f"), _PEAK, *_CPU_GB, *_ERRORS, *_LOST),
     "mixed": (_RATE, _BYTES, Column("chat p50 ms", "kinds.chat.latency_ms.p50", form=".1f"),
               Column("chat p99 ms", "kinds.chat.latency_ms.p99", form=".1f"),
               Column("TTFT p50 ms", "kinds.stream.first_ms.p50", form=".1f"), _PEAK, *_CPU, *_ERRORS, *_LOST),
@@ -82,7 +91,7 @@ _WORKLOAD_OF = {"cpu": "chat", "memory": "upload"}
 
 
 def _cell(result: Result, workload: str, point: str, name: str, column: Column) -> str:
-    taken = added if column.over_direct else median
+    taken = added if column.over_direct else total if column.key in COUNTS else median
     value = taken(result, workload, point, name, column.key)
     if value is None:
         return ""
@@ -91,6 +100,11 @@ def _cell(result: Result, workload: str, point: str, name: str, column: Column) 
         wide = spread(result, workload, point, name, column.key)
         told += f" ±{wide:.0%}" if wide is not None else ""
     return told
+
+
+def _plain(why: str) -> str:
+    """As it can stand in a cell."""
+    return " ".join(why.replace("|", "/").split())
 
 
 def _table(result: Result, workload: str, point: str) -> Iterator[str]:
@@ -105,10 +119,9 @@ def _table(result: Result, workload: str, point: str) -> Iterator[str]:
     limited = {one[2] for one in held_back(result) if one[:2] == (workload, point)}
     for name in rows:
         rounds = result["rounds"][workload][point][name]
-        broken = next((one["broken"] for one in rounds if "broken" in one), None)
-        skipped = next((one["skipped"] for one in rounds if "skipped" in one), None)
-        if broken or skipped:
-            yield f"| {name} | {broken or skipped} |" + " |" * (len(columns) - 1)
+        why = next((one[key] for one in rounds for key in ("broken", "skipped") if key in one), None)
+        if why and not any("rate" in one for one in rounds):
+            yield f"| {name} | {_plain(why)} |" + " |" * (len(columns) - 1)
             continue
         cells = [_cell(result, workload, point, name, column) for column in columns]
         yield f"| {name}{' (1)' if name in limited else ''} | " + " | ".join(cells) + " |"
@@ -124,13 +137,15 @@ def _workload(result: Result, workload: str) -> Iterator[str]:
         yield ""
         yield from _table(result, workload, point)
         for name in names(result, workload, point):
-            reasons = {why for one in result["rounds"][workload][point][name] for why in one.get("reasons", {})}
+            rounds = result["rounds"][workload][point][name]
+            reasons = {why for one in rounds for why in one.get("reasons", {})}
+            reasons |= {one["broken"] for one in rounds if "broken" in one}
             if reasons:
-                told = "; ".join(sorted(reasons)[:REASONS_MAX]).replace("|", "/")
+                told = "; ".join(_plain(why) for why in sorted(reasons)[:REASONS_MAX])
                 yield f"\n{name}, what failed: {told}"
     for name, why in _failed(result, workload):
         yield ""
-        yield f"{name} is missing: {why}"
+        yield f"{name} is missing: {_plain(why)}"
     yield ""
 
 
@@ -148,7 +163,7 @@ def _head(result: Result) -> Iterator[str]:
         f"Written by `make bench-all`, {result['when']}, {result['took_s'] / 60:.0f} minutes. Contestants on core "
         f"{cores['contestant']} (of Sluiceway the worker; its observer, control and supervisor are on the other), "
         f"generator and upstream on core {cores['everything else']}; warmed up; rounds interleaved (A B C A B C); "
-        "medians, ± half the distance from the least to the most."
+        "medians, ± half the distance from the least to the most; what failed or is missing, of all rounds together."
     )
     if result["scale"] != 1.0:
         yield ""
@@ -222,8 +237,24 @@ def save(result: Result, file: Path | None, *, whole: bool) -> Path:
         RESULTS.mkdir(exist_ok=True)
         when = "" if whole else f"-{str(result['when']).replace(':', '')}"
         file = RESULTS / f"contest{when}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    _replace(file, result)
+    SO_FAR.unlink(missing_ok=True)
     return file
+
+
+def keep(result: Result, file: Path | None) -> Path:
+    """The figures so far: should the run be ended, or the machine, they are there, and can be rendered."""
+    file = file or SO_FAR
+    file.parent.mkdir(exist_ok=True)
+    _replace(file, result)
+    return file
+
+
+def _replace(file: Path, result: Result) -> None:
+    """At once: whoever is ended meanwhile leaves the file before."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(result, indent=1) + "\n")
+    fresh.replace(file)
 
 
 def closing(result: Result) -> str:

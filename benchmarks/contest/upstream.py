@@ -118,7 +118,7 @@ class Upstream:
                             self._flush(connection)
                         if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
                             self._read(connection)
-                    except OSError:
+                    except (OSError, ValueError, IndexError):  # a head or a chunk that is none: one connection's end
                         self._close(connection)
             self._keep_pace()
 

@@ -15,6 +15,11 @@ from benchmarks import machine
 from benchmarks.contest.contestants import Running, Stage
 from benchmarks.contestants import metric
 
+
+class EndedError(RuntimeError):
+    """A process of the contestant has ended."""
+
+
 SETTLE_S = 5.0
 """No new line for so long: no more will come."""
 SPANS_S = 1.3
@@ -24,6 +29,14 @@ DROPPED = (
     "sluiceway_spans_dropped_total",
     "envoy_tracing_opentelemetry_spans_dropped",
 )
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it is gone, or only waits to be waited for."""
+    try:
+        return machine.fields_of(pid)[0] in "ZX"
+    except OSError:
+        return True
 
 
 def cpu_of(pids: list[int]) -> float:
@@ -78,6 +91,10 @@ class Taken:
     """Answered requests without a record (Sluiceway's log line, Envoy's span); None of a contestant that keeps none."""
     dropped: int | None = None
     """Records and spans that the contestant itself counts as dropped."""
+    span_bytes: int | None = None
+    """That came to the sink of a contestant whose spans are counted there."""
+    ended: int = 0
+    """Its processes that were there at the start and have ended, with their processor time."""
 
     def told(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -91,10 +108,13 @@ class Watch:
         self._stage, self._running = stage, running
         self._worker = running.parts.get("worker", [])
         for pid in running.pids:
+            if has_ended(pid):
+                raise EndedError(f"process {pid} of {running.name} has ended")
             machine.reset_peak_memory(pid)
         self._taken = Taken(before_bytes=resident_of(self._worker))
         self._kept = self._kept_so_far()
         self._dropped = self._dropped_so_far()
+        self._span_bytes = running.spans.count() if running.spans is not None else 0
         self._cpu = {part: cpu_of(pids) for part, pids in running.parts.items()}
         self._cores = self._core_times()
 
@@ -118,7 +138,10 @@ class Watch:
                 time.sleep(SPANS_S)
                 running.log.empty()
             taken.dropped = int(self._dropped_so_far() - self._dropped)
-        taken.cpu_s = {part: round(cpu_of(pids) - self._cpu[part], 2) for part, pids in running.parts.items()}
+        if running.spans is not None:
+            taken.span_bytes = running.spans.count() - self._span_bytes
+        taken.ended = sum(has_ended(pid) for pid in running.pids)
+        taken.cpu_s = {part: round(max(0.0, cpu_of(pids) - self._cpu[part]), 2) for part, pids in running.parts.items()}
         taken.peak_bytes = peak_of(self._worker)
         taken.peak_all_bytes = peak_of(running.pids)
         return taken

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.contest.asked import EVENTS
 from benchmarks.contest.contestants import Running
-from benchmarks.contest.measure import Context, Figures, ask, hold, wrk
+from benchmarks.contest.measure import Context, Figures, GeneratorError, ask, hold, wrk
 
 KB, MB = 1000, 1_000_000
 SMALL = "small"
@@ -67,7 +67,9 @@ def _closed(context: Context, running: Running, point: Point, seconds: float) ->
 
 def _open(context: Context, running: Running, point: Point, seconds: float) -> Figures:
     """At a fixed rate; and without a proxy at the same, right before, for what is added."""
-    capacity = context.capacity[running.name]
+    capacity = context.capacity.get(running.name, 0.0)
+    if not capacity:  # a rate of 0 is a closed loop
+        raise GeneratorError("its capacity is not known: it did no small chat in the closed loop")
     if point.name == COMMON:
         rate = common_rate(context)
         if rate > 0.9 * capacity:
@@ -78,21 +80,15 @@ def _open(context: Context, running: Running, point: Point, seconds: float) -> F
     plan = {"rate": rate, "connections": 256, "warm_s": 0.2 * seconds}
     without = ask(context, context.direct, [{"what": "chat"}], seconds=seconds / 2, **{**plan, "warm_s": 0.2})
     figures = ask(context, running, [{"what": "chat"}], seconds=seconds, **plan)
-    figures["rate_asked"] = rate
+    figures |= {"rate_asked": rate, "share_asked": rate / capacity}
     figures["direct_ms"] = without["latency_ms"]
-    figures["added_ms"] = added(figures["latency_ms"], without["latency_ms"])
     return figures
 
 
 def common_rate(context: Context) -> float:
     """Half of what the least of the contestants does that are not slow."""
-    known = [rate for name, rate in context.capacity.items() if name not in context.slow and name != "direct"]
+    known = [rate for name, rate in context.capacity.items() if rate and name not in {*context.slow, "direct"}]
     return 0.5 * min(known or [0.0])
-
-
-def added(mine: dict[str, float], without: dict[str, float]) -> dict[str, float]:
-    """How much larger each percentile is."""
-    return {name: round(value - without[name], 4) for name, value in mine.items() if name in without}
 
 
 def _paced(context: Context, running: Running, point: Point, seconds: float) -> Figures:

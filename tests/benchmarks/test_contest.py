@@ -1,13 +1,9 @@
 """The comparison with other gateways: its generator and upstream, what it makes of figures, and a run of it."""
 
 import json
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ from benchmarks.contest.client import Client, Plan
 from benchmarks.contest.contestants import Running
 from benchmarks.contest.run import Options, Run
 from benchmarks.contest.upstream import Chunks
-from benchmarks.ports import free_port
+from tests.benchmarks.answering import answering, contest_upstream
 from tests.fakes.programs import program
 
 LARGE = ("paced", "poured", "idle", "upload", "crowd", "image", "embeddings", "mixed")
@@ -28,18 +24,8 @@ KEY = {"Authorization": "Bearer k"}
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.contest.upstream", "--listen", address])
-    host, _, port = address.partition(":")
-    while process.poll() is None:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-    yield f"http://{address}"
-    process.kill()
-    process.wait()
+    with contest_upstream() as url:
+        yield url
 
 
 def ask(url: str, what: str, number: int = 0, other: int = 0, **plan: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -165,7 +151,14 @@ def test_a_request_is_as_long_as_was_asked_for() -> None:
 def figures(rate: float, **more: Any) -> dict[str, Any]:
     """A round's."""
     parts = {"worker": 1.0, "observer": 0.5}
-    same = {"requests": 1000, "errors": 0, "cpu_s": parts, "cpu_s_per_1000": 1.5, "bytes_per_s": rate * 1e6}
+    same = {
+        "requests": 1000,
+        "answered": 1000,
+        "errors": 0,
+        "cpu_s": parts,
+        "cpu_s_per_1000": 1.5,
+        "bytes_per_s": rate * 1e6,
+    }
     return {**same, "rate": rate, "peak_bytes": 90_000_000, "missing": 0, "dropped": 0, **more}
 
 
@@ -203,8 +196,34 @@ def test_what_is_no_result_says_why() -> None:
     assert "7 failed" in judge.complaints(result_of(chat=chat(14_000.0, errors=7)))[0]
     assert "30%" in judge.complaints(result_of(chat=chat(14_000.0, worker_core_foreign=0.3)))[0]
     assert "KeyError" in judge.complaints(result_of(chat=chat(14_000.0, broken="KeyError: x")))[0]
+    assert "1000 bytes of spans" in judge.complaints(result_of(chat=chat(14_000.0, span_bytes=1000)))[0]
+    assert judge.complaints(result_of(chat=chat(14_000.0, span_bytes=1_700_000))) == []
+    assert "1 of its processes ended" in judge.complaints(result_of(chat=chat(14_000.0, ended=1)))[0]
+    off = chat(14_000.0)["64"] | {"sluiceway-off": [figures(31_000.0)]}
+    assert "what sluiceway-off does" in judge.complaints(result_of(chat={"64": off}))[0]
+    first = {name: [figures(rate)] for name, rate in (("direct", 3.0), ("sluiceway", 2.0), ("plain", 1.0))}
+    assert "model first" in judge.complaints(result_of(crowd={"64 MB, model first": first}))[0]
     busy = {"1000": {"direct": [figures(1.0, other_core_busy=0.6)]}}
     assert "60%" in judge.complaints(result_of(paced=busy))[0]
+
+
+def test_a_run_without_those_who_are_judged_is_no_result() -> None:
+    result = result_of(chat=chat(14_000.0))
+    assert "0.1 of what they are called" in judge.complaints({**result, "scale": 0.1})[0]
+    assert "ended before its end" in judge.complaints({**result, "complete": False})[0]
+    assert "sluiceway was skipped: it says no" in judge.complaints({**result, "skipped": {"sluiceway": "it says no"}})
+    assert "plain is missing in chat: 500" in judge.complaints({**result, "failed": {"plain": {"chat": "500"}}})
+
+
+def test_a_round_that_broke_takes_no_other_with_it() -> None:
+    rounds = chat(14_000.0)["64"]
+    rounds["plain"] = [figures(6_000.0), {"broken": "GeneratorError: the client\nfailed"}]
+    rounds["sluiceway"] = [figures(14_000.0), figures(14_000.0, errors=7), figures(14_000.0)]
+    page = report.page(result_of(chat={"64": rounds}))
+    assert "| plain | 6,000 |" in page
+    (ours,) = (line for line in page.splitlines() if line.startswith("| sluiceway | 14,000"))
+    assert ours.endswith("| 7 |")
+    assert "plain, what failed: GeneratorError: the client failed" in page
 
 
 def test_the_page_has_every_figure_and_who_is_missing() -> None:
@@ -216,6 +235,15 @@ def test_the_page_has_every_figure_and_who_is_missing() -> None:
     assert "plain is missing: chat: 500" in page
     assert set(report.drawn(result)) == {"chat", "cpu"}
     assert "NOT REACHED" not in report.closing(result_of(chat=chat(14_000.0))).split("\n")[1]
+
+
+def test_a_disturbed_baseline_does_not_make_the_added_latency_less() -> None:
+    rounds = [
+        figures(100.0, latency_ms={"p99": mine}, direct_ms={"p99": direct}) for mine, direct in ((3, 0.25), (4, 9))
+    ]
+    by_wanted = {one.wanted: one for one in judge.verdicts(result_of(open={"50 %": {"sluiceway": rounds}}))}
+    one = by_wanted["small chat at 50 % load, added p99 <= 3 ms"]
+    assert (one.figure, one.reached) == ("3.25 ms", False)
 
 
 def test_charts_show_every_name_and_what_is_not_there_is_left_out() -> None:
@@ -245,47 +273,7 @@ def test_a_run_measures_and_counts_records(tmp_path: Path) -> None:
         one = result["rounds"][workload][point]["sluiceway"][0]
         assert (one["errors"], one["unfinished"], one["missing"], one["dropped"]) == (0, 0, 0, 0)
         assert one["requests"] >= 16
+        assert one["span_bytes"] > judge.SPAN_BYTES * one["requests"]
         assert set(one["cpu_s"]) == {"worker", "observer", "control", "supervisor"}
         assert one["peak_bytes"] > 20_000_000
     assert "## 16 uploads at once" in report.page(result)
-
-
-@contextmanager
-def answering(form: bytes, body: bytes, *, delay_s: float = 0.0, close: bool = False) -> Iterator[str]:
-    """A server that gives every request on a connection the same answer, whatever it is; `form` empty: none."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve(channel: socket.socket) -> None:
-        with channel, channel.makefile("rb") as file:
-            while head := file.readline():
-                length = 0
-                while (line := file.readline()) not in (b"\r\n", b""):
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                file.read(length)
-                if not head or not form:
-                    continue
-                time.sleep(delay_s)  # what is tested is a slow contestant
-                channel.sendall(form % (len(body), body))
-                if close:
-                    return
-
-    def accept() -> None:
-        while True:
-            try:
-                channel, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=_quietly, args=(serve, channel), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-
-
-def _quietly(serve: Any, channel: socket.socket) -> None:
-    try:
-        serve(channel)
-    except OSError:
-        pass  # the client has left
