@@ -226,6 +226,44 @@ async def test_a_write_that_had_to_wait_leaves_the_next_ones_to_threads(worker: 
     body.let_go()
 
 
+async def test_what_lies_in_the_file_is_named_part_by_part(worker: Worker):
+    body = worker.body([os.urandom(1 << 20), os.urandom(300_000), b"x"], memory_bytes=1 << 20)
+    whole = await rest_of(body)
+    for _ in range(2):
+        body.rewind()
+        assert await body.in_file() is None  # it begins in memory
+        read = await body.read()
+        while part := await body.in_file():
+            descriptor, offset, size = part
+            read += os.pread(descriptor, min(size, 100_000), offset)
+            body.passed(min(size, 100_000))
+        assert read == whole
+        assert await body.read() == b""
+    body.let_go()
+
+
+async def test_what_the_kernel_has_not_kept_is_read_by_threads(worker: Worker):
+    body = worker.body([os.urandom(300_000)] * 2)
+    whole = await rest_of(body)
+    body.rewind()
+    assert await body.in_file()
+    os.fsync(body._spool.descriptor)
+    os.posix_fadvise(body._spool.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert await body.in_file() is None
+    assert await rest_of(body) == whole
+    body.let_go()
+
+
+async def test_a_write_that_failed_is_for_read_to_tell(worker: Worker, monkeypatch):
+    body = worker.body([b"x" * 100_000])
+    await rest_of(body)
+    monkeypatch.setattr("os.pwritev", lambda *_: os.pwrite(-1, b"", 0))
+    body.rewind()
+    assert await body.in_file() is None
+    with pytest.raises(TargetUnusableError):
+        await rest_of(body)
+
+
 async def test_a_small_body_in_several_pieces_is_held_once(worker: Worker):
     body = worker.body([b"x" * 30_000] * 2)
     assert len(await body.read_whole()) == 60_000
