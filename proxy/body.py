@@ -241,6 +241,21 @@ class RequestBody:
             return data
         return await self._read_live()
 
+    async def in_file(self) -> "tuple[int, int, int] | None":
+        """Descriptor, offset and size of what comes next on the tape, where the kernel has that of a file in memory.
+
+        `passed` says what was sent of it; where this answers None, `read` goes on.
+        """
+        if self._replay < len(self._held) or self._spool_replay >= self._spooled_bytes:
+            return None
+        assert self._spool is not None
+        size = await self._spool.cached(self._spool_replay, self._spooled_bytes)
+        return (self._spool.descriptor, self._spool_replay, size) if size else None
+
+    def passed(self, size: int) -> None:
+        """So much of what `in_file` named was sent."""
+        self._spool_replay += size
+
     async def _read_live(self) -> bytes:
         if self.complete:
             return b""

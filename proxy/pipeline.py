@@ -213,7 +213,7 @@ class Pipeline:
         model_api, headers = route.model_api, exchange.headers
         if route.operation.asks_usage and model_api.include_usage and not scanner.include_usage:
             streams = scanner.stream
-            ask_usage = streams is True or (streams is None and exchange.payload is None)
+            ask_usage = streams is True or (streams is None and exchange.payload is None and not scanner.over)
         else:
             ask_usage = False
         if ask_usage or model_api.rewrites:

@@ -2,15 +2,17 @@
 
 `Holding` is the worker's account: every byte that a tape holds is taken from it first and given back when the tape lets
 go. `Spool` is one body's file. It has no name (O_TMPFILE), so it is gone with the last descriptor, also after a kill.
-It is written and read by a few threads of the worker: on the event loop one write of 256 KiB takes up to 32 ms. Writes
-carry their offsets, so they may overtake each other; at most QUEUE_BYTES of a body wait for the disk, and whoever adds
-more waits with them. Linux.
+A write goes into the page cache, which takes as long as a turn of a thread, so it is made on the event loop. Where the
+kernel holds too much that is not on the disk yet, it lets writers wait, up to 32 ms for 256 KiB: from the first such
+write on, a few threads of the worker write for a while. They read, too. Writes carry their offsets, so they may pass
+each other; at most QUEUE_BYTES of a body wait for the disk, and whoever adds more waits with them. Linux.
 """
 
 import asyncio
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,12 @@ WRITE_BYTES: Final = 262144
 QUEUE_BYTES: Final = 524288
 """Of one body, on their way to the disk: 64 bodies at once are 32 MiB of memory."""
 READ_BYTES: Final = 262144
+SLOW_S: Final = 0.008
+"""Of a write on the event loop: it had to wait. 256 KiB take 0.05 ms, and on a busy core a time slice or two."""
+SLOW_FOR_S: Final = 10.0
+"""How long threads write then: a disk that stays busy stops the loop once in this time."""
+SENT_BYTES: Final = 1048576
+"""Sent from the file in one call, on the event loop, where it is in the page cache: 0.1 ms."""
 IOV_MAX: Final = 1024
 """Of Linux: pieces in one call. More of them are tiny, and joined."""
 THREADS: Final = 4
@@ -32,6 +40,24 @@ _HELD_DISK: Final = int(Cell.HELD_DISK_BYTES)
 _HELD_MEMORY: Final = int(Cell.HELD_MEMORY_BYTES)
 JOIN_BYTES: Final = 4096
 """Of tiny pieces that are put together; copying them takes 0.1 µs each."""
+
+
+class Disk:
+    """How one worker writes: on the event loop, or by threads while writes have to wait for the disk."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="spool")
+        self._slow_until = 0.0
+
+    @property
+    def slow(self) -> bool:
+        """Write by threads."""
+        return time.monotonic() < self._slow_until
+
+    def took(self, seconds: float) -> None:
+        """A write on the loop did."""
+        if seconds > SLOW_S:
+            self._slow_until = time.monotonic() + SLOW_FOR_S
 
 
 class Holding:
@@ -51,7 +77,7 @@ class Holding:
         self._max_memory_bytes = max_memory_bytes
         self._max_disk_bytes = max_disk_bytes
         self._disk_bytes = disk_bytes
-        self._threads: ThreadPoolExecutor | None = None
+        self._disk: Disk | None = None
 
     def limit(self, *, max_memory_bytes: int, max_disk_bytes: int) -> None:
         """Other limits from now on. What is held beyond them is given back in its own time."""
@@ -82,15 +108,15 @@ class Holding:
 
     def open_spool(self) -> "Spool":
         """A file for one body. OSError where the folder cannot be made or takes no file."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="spool")
+        if self._disk is None:
+            self._disk = Disk()
         self._spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Spool(_anonymous_file(self._spool_dir), self._threads)
+        return Spool(_anonymous_file(self._spool_dir), self._disk)
 
     def close(self) -> None:
         """End the threads."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._disk is not None:
+            self._disk.threads.shutdown(wait=False, cancel_futures=True)
 
 
 def append_piece(pieces: list[bytes], data: bytes) -> None:
@@ -104,9 +130,9 @@ def append_piece(pieces: list[bytes], data: bytes) -> None:
 class Spool:
     """One body's file: append, read from anywhere, close. One caller at a time."""
 
-    def __init__(self, descriptor: int, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, descriptor: int, disk: Disk) -> None:
         self._descriptor = descriptor
-        self._threads = threads
+        self._disk = disk
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._sent_bytes = 0  # handed to the threads
@@ -131,17 +157,35 @@ class Spool:
 
     async def read(self, offset: int) -> bytes:
         """At most READ_BYTES from `offset`; b"" at the end of what was appended. OSError as for `append`."""
-        if self._gathered:
-            self._write()
-        if self._writes:
-            await asyncio.wait(self._writes)
+        await self._finish_writing()
         if self._error is not None:
             raise self._error
         loop = asyncio.get_running_loop()
-        read = loop.run_in_executor(self._threads, os.pread, self._descriptor, READ_BYTES, offset)
+        read = loop.run_in_executor(self._disk.threads, os.pread, self._descriptor, READ_BYTES, offset)
         self._reads.add(read)
         read.add_done_callback(self._on_read)
         return await asyncio.shield(read)  # who waits may be cancelled, the thread goes on: it keeps the file open
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file, which is open until `close`."""
+        return self._descriptor
+
+    async def cached(self, offset: int, end: int) -> int:
+        """How much from `offset` on, before `end`, can be sent from the file without a wait for the disk.
+
+        SENT_BYTES at most; 0 where nothing can, or where `read` has an error to tell. The first and the last byte are
+        looked at: the kernel takes pages away in about the order in which they came.
+        """
+        await self._finish_writing()
+        size = min(end - offset, SENT_BYTES)
+        try:
+            for at in (offset, offset + size - 1):
+                if self._error is not None or not os.preadv(self._descriptor, (bytearray(1),), at, os.RWF_NOWAIT):
+                    return 0
+        except OSError:  # it would wait, or the file system does not say
+            return 0
+        return size
 
     def close(self) -> None:
         """Let go of the file as soon as no thread uses it: a write must not meet somebody else's descriptor."""
@@ -149,23 +193,44 @@ class Spool:
         self._gathered.clear()
         self._close_when_unused()
 
+    async def _finish_writing(self) -> None:
+        if self._gathered:
+            self._write()
+        if self._writes:
+            await asyncio.wait(self._writes)
+
     def _write(self) -> None:
         pieces, size, offset = self._gathered, self._gathered_bytes, self._sent_bytes
         self._gathered, self._gathered_bytes = [], 0
         self._sent_bytes += size
+        if not self._disk.slow:
+            self._write_now(pieces, offset)
+            return
         self._queued_bytes += size
         loop = asyncio.get_running_loop()
-        write = loop.run_in_executor(self._threads, _write_all, self._descriptor, pieces, offset)
+        write = loop.run_in_executor(self._disk.threads, _write_all, self._descriptor, pieces, offset)
         self._writes.add(write)
         write.add_done_callback(lambda done: self._on_written(done, size))
+
+    def _write_now(self, pieces: list[bytes], offset: int) -> None:
+        began = time.monotonic()
+        try:
+            _write_all(self._descriptor, pieces, offset)
+        except Exception as error:  # noqa: BLE001 - as of a thread
+            self._fail(error)
+        self._disk.took(time.monotonic() - began)
 
     def _on_written(self, write: "asyncio.Future[None]", size: int) -> None:
         self._writes.discard(write)
         self._queued_bytes -= size
         error = asyncio.CancelledError() if write.cancelled() else write.exception()
-        if error is not None:  # whatever it is, there is a hole in the file now
-            self._error = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
+        if error is not None:
+            self._fail(error)
         self._close_when_unused()
+
+    def _fail(self, error: BaseException) -> None:
+        """Whatever it is, there is a hole in the file now."""
+        self._error = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
 
     def _on_read(self, read: "asyncio.Future[bytes]") -> None:
         self._reads.discard(read)

@@ -1,7 +1,8 @@
 """The way of a large request body to an upstream: a task beside the wait for the answer's head.
 
 Pieces go from the tape through the rewriter, where there is one, to the connection, each awaited in both directions, so
-that neither side is read faster than the other takes.
+that neither side is read faster than the other takes. What was held in a file and is not changed goes past all that
+(`proxy.upstream.by_file`).
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from proxy.changes import NAMED_TWICE, UNREADABLE
 from proxy.errors import GatewayError, TargetUnusableError, UpstreamError, forget_frames
 from proxy.exchange import Exchange
 from proxy.rewrite import Rewriter
+from proxy.upstream.by_file import send_file, takes_files
 from proxy.upstream.connection import Connection
 from proxy.upstream.response import ResponseHead
 
@@ -77,12 +79,19 @@ class Upload:
         """Copy the client's body to the upstream; waits for both sides are told apart."""
         exchange, connection = self._exchange, self._connection
         body, rewriter, scanner = exchange.body, self._rewriter, exchange.observation.request_scanner
+        by_file = rewriter is None and not self._chunked and takes_files(connection)
         try:
-            while data := await body.read():
+            while True:
+                part = await body.in_file() if by_file else None
+                data = b"" if part else await body.read()
+                if not (part or data):
+                    break
                 if body.complete and scanner is not None:
                     scanner.end()
                 self._look(scanner)
-                if rewriter is None:
+                if part:
+                    by_file = await self._pass_on(part)
+                elif rewriter is None:
                     self._write((data,))
                 else:
                     self._write(rewriter.feed(data))
@@ -106,6 +115,17 @@ class Upload:
             if not self._stopping:  # an answer that came early is still to be relayed
                 connection.abort()  # wakes the wait for the head, which looks here for the reason
             raise
+
+    async def _pass_on(self, part: tuple[int, int, int]) -> bool:
+        """Have the kernel send what is held in a file. False where it did not take all of it."""
+        began_ns = now_ns()
+        try:
+            sent = await send_file(self._connection, *part)
+        finally:
+            self._exchange.observation.upstream_ns += now_ns() - began_ns
+        self._exchange.body.passed(sent)
+        await asyncio.sleep(0)  # an upstream that takes all at once leaves no turn to others
+        return sent == part[2]
 
     def _look(self, scanner: RequestScanner | None) -> None:
         """Before anything more is sent: may there be another model than the one that decided?"""

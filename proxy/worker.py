@@ -41,6 +41,7 @@ from proxy.config.seal import VARIABLE as SEAL_KEY
 from proxy.config.seal import seal_of
 from proxy.config.snapshot import Snapshot
 from proxy.handler import Handler
+from proxy.heap import keep_free_pages
 from proxy.heartbeat import beat
 from proxy.link import Link, Offer, ask
 from proxy.listener_tls import CertificateError
@@ -258,6 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--observers", type=int, default=1)
     arguments = Arguments(**vars(parser.parse_args(argv)))
     set_up("worker", runtime=arguments.runtime)
+    keep_free_pages()
 
     async def run(document: Document, generation: int, seal: str) -> None:
         await Worker(arguments, document, generation, seal).run()

@@ -112,6 +112,11 @@ class RequestScanner:
         return self._fields is not None and self._fields.document_end is not None
 
     @property
+    def over(self) -> bool:
+        """The document has come to its end: what was not found is not in it."""
+        return not self.failed and self._fields is not None and self._fields.document_end is not None
+
+    @property
     def model_valid(self) -> bool:
         """The model is one that can be asked for; where it was seen and is not: no string, empty or too large."""
         return self.model is not None

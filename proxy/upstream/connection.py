@@ -125,6 +125,11 @@ class Connection:
         if self._transport is not None and not self.closed:
             self._outbox.writelines(self._transport, pieces)
 
+    def bare(self) -> asyncio.Transport | None:
+        """The transport, which has all that was written: for `by_file`. None once the connection is lost."""
+        self._outbox.flush()
+        return None if self.closed else self._transport
+
     @property
     def request_complete(self) -> bool:
         """Set by the caller when the last byte of the request was written.

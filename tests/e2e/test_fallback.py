@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -211,6 +212,26 @@ async def test_each_target_gets_its_own_name_of_the_model(padding: int) -> None:
         assert record["fields"]["gen_ai.request.model"] == "qwen-plus"
         assert record["fields"]["sluiceway.upstream_model"] == "second"
         assert [one["model"] for one in record["attempts"]] == ["first", "second"]
+        assert worker.row[12] == worker.row[13] == 0
+
+
+async def test_a_body_that_was_held_for_its_model_goes_to_each_target_as_it_came_from_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = b'{"messages":["%s"],"model":"qwen-plus"}' % (b"xyz" * 1_000_000)
+    by_model = [{"match": "qwen-*", "service": "sim"}]
+    sent: list[int] = []
+    send = os.sendfile
+    monkeypatch.setattr("os.sendfile", lambda *how: sent.append(count := send(*how)) or count)
+    async with (
+        Scripted(*says(answer(503))) as one,
+        Scripted(*OK) as two,
+        gateway(one, two, routing={"by_model": by_model}) as worker,
+    ):
+        assert (await ask(worker, body)).status == 200
+        assert (bodies(one), bodies(two)) == ([body], [body])
+        assert all(b"content-length: %d" % len(body) in head.lower() for head in (*one.heads, *two.heads))
+        assert sum(sent) > len(body)
         assert worker.row[12] == worker.row[13] == 0
 
 

@@ -193,18 +193,73 @@ async def test_a_write_that_fails_in_any_way_loses_the_tape(worker: Worker, monk
     assert (body.lost, worker.held) == ("disk", (0, 0))
 
 
-async def test_a_write_that_is_cancelled_is_a_hole_and_the_tape_is_lost(worker: Worker):
+async def test_a_write_that_is_cancelled_is_a_hole_and_the_tape_is_lost(worker: Worker, monkeypatch):
+    monkeypatch.setattr("proxy.spool.SLOW_S", -1.0)
     held, go = threading.Event(), threading.Event()
     body = worker.body([b"x" * 300_000] * 4)
     for _ in range(3):
         await body.read()
     for _ in range(16):  # the threads are busy: what is written next waits for them
-        body._spool._threads.submit(lambda: (held.set(), go.wait(10)))
+        body._spool._disk.threads.submit(lambda: (held.set(), go.wait(10)))
     assert await asyncio.to_thread(held.wait, 10)
     await rest_of(body)
-    body._spool._threads.shutdown(wait=False, cancel_futures=True)
+    body._spool._disk.threads.shutdown(wait=False, cancel_futures=True)
     go.set()
     body.rewind()
+    with pytest.raises(TargetUnusableError):
+        await rest_of(body)
+
+
+async def test_a_write_that_had_to_wait_leaves_the_next_ones_to_threads(worker: Worker, monkeypatch):
+    body = worker.body([os.urandom(300_000)] * 12)
+    whole = await rest_of(body)
+    disk = body._spool._disk
+    assert (disk.slow, len(disk.threads._threads)) == (False, 0)
+    body.let_go()
+    monkeypatch.setattr("proxy.spool.SLOW_S", -1.0)
+    body = worker.body([whole[start : start + 300_000] for start in range(0, len(whole), 300_000)])
+    assert await rest_of(body) == whole
+    assert disk.slow
+    assert len(disk.threads._threads) > 0
+    body.rewind()
+    assert await rest_of(body) == whole
+    body.let_go()
+
+
+async def test_what_lies_in_the_file_is_named_part_by_part(worker: Worker):
+    body = worker.body([os.urandom(1 << 20), os.urandom(300_000), b"x"], memory_bytes=1 << 20)
+    whole = await rest_of(body)
+    for _ in range(2):
+        body.rewind()
+        assert await body.in_file() is None  # it begins in memory
+        read = await body.read()
+        while part := await body.in_file():
+            descriptor, offset, size = part
+            read += os.pread(descriptor, min(size, 100_000), offset)
+            body.passed(min(size, 100_000))
+        assert read == whole
+        assert await body.read() == b""
+    body.let_go()
+
+
+async def test_what_the_kernel_has_not_kept_is_read_by_threads(worker: Worker):
+    body = worker.body([os.urandom(300_000)] * 2)
+    whole = await rest_of(body)
+    body.rewind()
+    assert await body.in_file()
+    os.fsync(body._spool.descriptor)
+    os.posix_fadvise(body._spool.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert await body.in_file() is None
+    assert await rest_of(body) == whole
+    body.let_go()
+
+
+async def test_a_write_that_failed_is_for_read_to_tell(worker: Worker, monkeypatch):
+    body = worker.body([b"x" * 100_000])
+    await rest_of(body)
+    monkeypatch.setattr("os.pwritev", lambda *_: os.pwrite(-1, b"", 0))
+    body.rewind()
+    assert await body.in_file() is None
     with pytest.raises(TargetUnusableError):
         await rest_of(body)
 

@@ -172,6 +172,17 @@ def test_the_model_is_settled(body: bytes, seen: bool, valid: bool, failed: bool
     assert not scanner.complete
 
 
+@pytest.mark.parametrize(
+    ("body", "over"),
+    [(b'{"model":"q"', False), (b'{"model":"q"}', True), (b'{"model":"q"} ', True), (b'{"x":1]', False)],
+)
+def test_what_was_not_found_when_the_document_is_over_is_not_in_it(body: bytes, over: bool) -> None:
+    scanner = scanner_of("openai")
+    assert not scanner.over
+    scanner.feed(body)
+    assert scanner.over is over
+
+
 @pytest.mark.parametrize("body", [b"", b'{"x":', b'{"mode'])
 def test_the_end_of_the_body_settles_it(body: bytes) -> None:
     scanner = scanner_of("openai")
