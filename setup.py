@@ -1,7 +1,9 @@
 """Compiles the modules of the data path with mypyc, where there is a C compiler; without one they run as Python.
 
 One source either way: what is here is a list. Compiled, a small chat takes a worker two thirds of the time. What has a
-base that is Python (aiohttp's classes) gains nothing and is not listed.
+base that is Python (aiohttp's classes) gains nothing and is not listed. What compiled code must not do, and
+tests/test_tidy.py checks: await while it handles an exception (in an `except`, or in a `finally`), for the exception
+would be everybody's until it goes on; ask in a `finally` whether a local name is None; recurse, for nobody counts.
 
 SLUICEWAY_COMPILE=never leaves all as Python, =required fails where it cannot be compiled.
 """
@@ -48,7 +50,6 @@ COMPILED: Final = {
         "observability/observer/naming.py",
         "observability/observer/otlp.py",
         "observability/observer/shares.py",
-        "observability/observer/sinks.py",
         "observability/observer/spans.py",
         "observability/observer/token_metrics.py",
         "observability/sampling.py",

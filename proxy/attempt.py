@@ -8,7 +8,6 @@ held back until it shows what it is (`proxy.opening`). The verdict is `proxy.ver
 
 import asyncio
 import time
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
@@ -20,7 +19,7 @@ from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
 from proxy.deadline import FirstOutput
 from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, added_lines
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept, first_output, rest
 from proxy.relay import is_stream, open_scanner, relay
@@ -160,13 +159,33 @@ class Attempt:
 
     async def _answer(self) -> Ended:
         """Connect, send, wait for the head; then relay, or find that another target comes next."""
-        exchange, plan = self._exchange, self._plan
+        exchange = self._exchange
         if self._choice.target.service.name not in self._route.places:
             raise TargetUnusableError("bad_request", "the service is not of a kind that can serve this operation")
         payload, rewriter = exchange.payload, None
         if exchange.changes is not None:
             payload, rewriter = self._change(exchange.changes)  # it may fail: before a connection is taken
         connection = (None if self._fresh else self._pool.take_idle()) or await self._connect()
+        failure: BaseException | None = None
+        try:
+            ended = await self._over(connection, payload, rewriter)
+        except BaseException as error:  # noqa: BLE001 - raised again below: see setup.py for what may not be awaited here
+            ended, failure = _DONE, error
+        try:
+            if self._upload is not None:
+                await self._upload.stop()
+        finally:  # a client that leaves right now cancels that wait too
+            self._pool.release(connection)
+        if failure is None:
+            return ended
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback leads back here
+
+    async def _over(self, connection: Connection, payload: bytes | None, rewriter: Rewriter | None) -> Ended:
+        """Ask and answer over a connection, which the caller takes back."""
+        exchange, plan = self._exchange, self._plan
         try:
             self._reused = connection.reused
             if payload is None and not exchange.body.empty:
@@ -200,12 +219,6 @@ class Attempt:
             if self._upload is not None:
                 self._upload.raise_failure()
             raise
-        finally:
-            try:
-                if self._upload is not None:
-                    await self._upload.stop()
-            finally:  # a client that leaves right now cancels that wait too
-                self._pool.release(connection)
 
     def _settle(self) -> None:
         """The answer goes to the client: from here on nothing is tried again."""
@@ -383,19 +396,3 @@ class Attempt:
                 fallback_on=model_api.fallback_on,
             )
         )
-
-
-def added_lines(exchange: Exchange, service: str) -> bytes:
-    """The gateway's own header lines of a relayed answer."""
-    observation = exchange.observation
-    rest = _rest_of_added(service, len(observation.attempts), exchange.snapshot.generation)
-    return b"x-sluiceway-request-id: %b%b" % (observation.request_id.encode("ascii"), rest)
-
-
-@lru_cache(maxsize=1024)  # services times attempts of a generation or two: a hundred lines of some 80 bytes
-def _rest_of_added(service: str, attempts: int, generation: int) -> bytes:
-    return (
-        f"\r\nx-sluiceway-service: {service}\r\n"
-        f"x-sluiceway-attempts: {attempts}\r\n"
-        f"x-sluiceway-generation: {generation}\r\n"
-    ).encode("ascii")

@@ -1,6 +1,7 @@
 """One request with its response: what the phases of `proxy.pipeline` know of it, and nothing else. Data only."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,3 +88,19 @@ class Exchange:
         if scanner is not None and scanner.stream:
             return True
         return self.headers.get("X-DashScope-SSE", "").lower() == "enable"
+
+
+def added_lines(exchange: Exchange, service: str) -> bytes:
+    """The gateway's own header lines of a relayed answer."""
+    observation = exchange.observation
+    rest = _rest_of_added(service, len(observation.attempts), exchange.snapshot.generation)
+    return b"x-sluiceway-request-id: %b%b" % (observation.request_id.encode("ascii"), rest)
+
+
+@lru_cache(maxsize=1024)  # services times attempts of a generation or two: a hundred lines of some 80 bytes
+def _rest_of_added(service: str, attempts: int, generation: int) -> bytes:
+    return (
+        f"\r\nx-sluiceway-service: {service}\r\n"
+        f"x-sluiceway-attempts: {attempts}\r\n"
+        f"x-sluiceway-generation: {generation}\r\n"
+    ).encode("ascii")

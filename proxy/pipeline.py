@@ -16,12 +16,12 @@ from observability.codings.decode import codings_of
 from observability.observation import Attempt as AttemptRecord
 from observability.observation import Observation
 from observability.scanners import RequestScanner, is_form, media_type, reads_alike, request_scanner
-from proxy.attempt import Attempt, added_lines
+from proxy.attempt import Attempt
 from proxy.auth import admit, authenticate, credential_of
 from proxy.changes import ENCODED_FORM, NAMED_TWICE, UNREADABLE, Changes
 from proxy.config.snapshot import ModelApi, Route, Service, Snapshot
 from proxy.errors import GatewayError, TargetUnusableError, not_aliyun, shown
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, added_lines
 from proxy.opening import Kept
 from proxy.recording import begin_recording, end_request, keep_secret
 from proxy.relay import relay

@@ -21,11 +21,11 @@ from observability.ending import CLIENTS_FAULT
 from observability.observation import Attempt as AttemptRecord
 from observability.observation import now_ns
 from observability.scanners import Scanner, response_scanner
-from proxy.attempt import Attempt, Ended, added_lines
+from proxy.attempt import Attempt, Ended
 from proxy.config.snapshot import Route
 from proxy.cooldown import retry_after_s
 from proxy.errors import GatewayError, TargetUnusableError, UpstreamError
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, added_lines
 from proxy.headers import Added, added, request_head
 from proxy.opening import Kept
 from proxy.relay import relay

@@ -41,10 +41,7 @@ WRITE_HIGH_BYTES: Final = 65536
 
 
 class Connection:
-    """See the module. Made by `Pool`; `on_closed` is called once, at whatever end the connection comes to.
-
-    An `asyncio.Protocol` in all but name: a class with a base that is Python stays Python when it is compiled.
-    """
+    """See the module; an `asyncio.Protocol` but for the base (setup.py). `on_closed` is called once, at any end."""
 
     __slots__ = (
         "_activity_at",

@@ -105,7 +105,7 @@ async def test_own_errors(kind: str, protocol: str, monkeypatch: pytest.MonkeyPa
         document["consumers"].append({"name": "other", "keys": [OTHER_KEY]})
         async with running(document) as worker, connect(worker.port) as client:
             if kind == "internal":  # a bug
-                monkeypatch.setattr(worker.pipeline, "_peek", None)
+                monkeypatch.setattr("proxy.upstream.pools.Pools.of", None)
             if kind == "overloaded":
                 worker.row[Cell.ACTIVE] += 1
             sse = b"X-DashScope-SSE: enable\r\n" if cause.body.get("stream") else b""

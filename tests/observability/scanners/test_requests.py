@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.scanners import RequestScanner, request_scanner
+from observability.wire.json_fields import JsonFields
 from tests.observability.chunks import byte_by_byte, cut, places
 from tests.observability.coded import encoded
 
@@ -377,9 +378,11 @@ def test_a_fine_tuning_job_names_the_model_it_begins_with() -> None:
     assert facts(scanner) == known({"model": "qwen-plus"})
 
 
-def test_a_failure_switches_it_off() -> None:
+def test_a_failure_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     scanner = scanner_of("openai")
-    scanner.feed("no bytes")  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonFields, "feed", None)  # a bug
+        scanner.feed(b'{"mo')
     scanner.feed(b'{"model":"a"}')
     scanner.end()
     assert scanner.failed
