@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from observability.findings import Findings
 from observability.scanners import Scanner, response_scanner
+from observability.scanners.base import Reader, SseScanner
 from tests.observability.chunks import byte_by_byte, cut, places
 from tests.observability.coded import encoded
 from tests.observability.scanners.anthropic_messages import ANTHROPIC
@@ -281,12 +282,16 @@ def test_content_of_other_kinds_is_passed_over() -> None:
 
 
 def test_a_reader_that_raises_switches_the_scanner_off() -> None:
-    scanner = response_scanner("openai", "chat.completions", SSE, 200)
-    scanner.feed("no bytes")  # type: ignore[arg-type]
+    class Broken(Reader):
+        def event(self, name: bytes, document: dict[str, Any]) -> None:
+            raise LookupError("a bug")
+
+    scanner = SseScanner(Broken(Findings()))
+    scanner.feed(events(HELLO))
     assert scanner.findings.failed
     scanner.feed(events(HELLO))
     scanner.end()
-    assert found(scanner.findings) == facts(failed=True)
+    assert found(scanner.findings) == facts(failed=True, events=1)
 
 
 LARGE = {
