@@ -10,6 +10,7 @@ SLUICEWAY_COMPILE=never leaves all as Python, =required fails where it cannot be
 
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 from setuptools import Extension, setup
@@ -85,15 +86,26 @@ def extensions() -> list[Extension]:
             raise
         return []
     paths = [path for group in COMPILED.values() for path in group]
-    made: list[Extension] = mypycify(
-        # Types were checked by `make check`, with all libraries there; here some may be missing.
-        ["--config-file=", "--ignore-missing-imports", "--disable-error-code=unused-ignore", *paths],
-        separate=[(list(paths), f"{name}.compiled") for name, paths in COMPILED.items()],
-        debug_level="0",
-    )
+    try:
+        made: list[Extension] = mypycify(
+            # Types were checked by `make check`, with all libraries there; here some may be missing.
+            ["--config-file=", "--ignore-missing-imports", "--disable-error-code=unused-ignore", *paths],
+            separate=[(list(paths), f"{name}.compiled") for name, paths in COMPILED.items()],
+            debug_level="0",
+        )
+    except SystemExit:  # it has said why: the types of another release of a library, a folder that it may not write to
+        if WANTED == "required":
+            raise
+        say_plain("mypyc has refused it")
+        return []
     for extension in made:  # another compiler's warnings are no reason to do without
         extension.extra_compile_args = [flag for flag in extension.extra_compile_args if flag != "-Werror"]
     return made
+
+
+def say_plain(why: object) -> None:
+    """Nobody has to compile it."""
+    sys.stderr.write(f"sluiceway: nothing could be compiled, so it is plain Python, and slower ({why})\n")
 
 
 class AllOrNothing(build_ext):
@@ -105,7 +117,9 @@ class AllOrNothing(build_ext):
         except Exception as error:
             if WANTED == "required":
                 raise
-            sys.stderr.write(f"sluiceway: nothing could be compiled, so it is plain Python, and slower ({error})\n")
+            say_plain(error)
+            for half in self.get_outputs():  # a wheel takes whatever was left where it is built
+                Path(half).unlink(missing_ok=True)
             self.extensions = []
 
 

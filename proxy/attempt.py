@@ -94,8 +94,7 @@ class Attempt:
         Raises GatewayError where the exchange ends with it whatever other targets there are (the client's fault, or
         after the commit), and ConnectionError (the client left).
         """
-        record, exchange = self._record, self._exchange
-        model_api = self._route.model_api
+        record, exchange, model_api = self._record, self._exchange, self._route.model_api
         try:
             if model_api.first_packet_timeout_ms or model_api.first_token_timeout_ms:
                 return await self._within_deadlines()

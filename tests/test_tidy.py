@@ -128,6 +128,110 @@ def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
             yield node
 
 
+def compiled_names() -> set[str]:
+    """Modules that setup.py lists."""
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    values = {ast.unparse(node.target): node.value for node in tree.body if isinstance(node, ast.AnnAssign)}
+    groups = ast.literal_eval(values["COMPILED"] or "").values()
+    return {path.removesuffix(".py").replace("/", ".") for group in groups for path in group}
+
+
+COMPILED = compiled_names()
+RECURSES = {
+    ("proxy.headers", "request_head"): "once, with lines that name nothing any more",
+    ("observability.observer.otlp", "any_value"): "as deep as orjson reads, 1024; 30,000 were tried",
+}
+
+
+_WAITS = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+
+
+def misread_by_the_compiler(module: Module) -> Iterator[str]:
+    """One sentence for each thing that mypyc 2.4 does otherwise than Python."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler | ast.Try):
+            handling = node.body if isinstance(node, ast.ExceptHandler) else node.finalbody
+            if any(isinstance(inner, _WAITS) for statement in handling for inner in ast.walk(statement)):
+                yield f"{module.name}:{node.lineno}: while it waits, what it handles is everybody's exception"
+        if isinstance(node, ast.Try):
+            inside = [inner for statement in node.finalbody for inner in ast.walk(statement)]
+            bound = {inner.id for inner in inside if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
+            for test in (inner for inner in inside if isinstance(inner, ast.Compare)):
+                local = isinstance(test.left, ast.Name) and test.left.id not in bound
+                if local and ast.unparse(test).endswith((" is None", " is not None")):
+                    yield f"{module.name}:{test.lineno}: a finally takes it for what it is where the try succeeds"
+    for function in functions(module):
+        own = {function.name, f"self.{function.name}"}
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+        if (module.name, function.name) not in RECURSES and any(ast.unparse(call.func) in own for call in calls):
+            yield f"{module.name}.{function.name} calls itself, and nobody counts how deep"
+        steps = any(ast.unparse(call.func) == "next" and len(call.args) == 1 for call in calls)
+        if steps and isinstance(function, ast.AsyncFunctionDef):
+            yield f"{module.name}.{function.name}: StopIteration ends it as a return would"
+
+
+def constants_made_code() -> set[tuple[str, str]]:
+    """Module and name of what the compiler writes into code wherever it is used: to set the name changes nothing."""
+    final = {
+        (module.name, ast.unparse(node.target))
+        for module in MODULES
+        for node in module.tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).startswith("Final")
+    }
+    made = {(module, name) for module, name in final if module in COMPILED}
+    for module in MODULES:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ImportFrom) and module.name in COMPILED:
+                taken = {(node.module or "", alias.name) for alias in node.names} & final
+                made |= taken | {(module.name, name) for _, name in taken}
+    return made
+
+
+def constants_set(test: Module) -> Iterator[tuple[str, str]]:
+    """Module and name of what a test sets with `monkeypatch`."""
+    modules: dict[str, str] = {}
+    for node in ast.walk(test.tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            base = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            modules |= {alias.asname or alias.name: base + alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "monkeypatch.setattr":
+            strings = [
+                one.value for one in node.args[:2] if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+            if strings:
+                module, _, name = strings[0].rpartition(".")
+                yield module or modules.get(ast.unparse(node.args[0]), ""), name
+
+
+def test_what_is_compiled_does_what_it_says() -> None:
+    assert {module.name for module in MODULES} >= COMPILED
+    assert not [said for module in MODULES if module.name in COMPILED for said in misread_by_the_compiler(module)]
+
+
+def test_no_test_sets_a_constant_that_is_compiled() -> None:
+    tests = [read(path) for path in sorted((ROOT / "tests").rglob("*.py"))]
+    assert not {one for test in tests for one in constants_set(test)} & constants_made_code()
+
+
+@pytest.mark.parametrize(
+    ("source", "misread"),
+    [
+        ("try:\n    x = f()\nfinally:\n    if x is not None:\n        x.close()", True),
+        ("try:\n    f()\nfinally:\n    x = g()\n    if x is None:\n        h()", False),
+        ("async def f(x):\n    try:\n        g()\n    finally:\n        await x", True),
+        ("async def f(x):\n    try:\n        g()\n    except OSError:\n        await x\n        raise", True),
+        ("async def f(x):\n    try:\n        await x\n    except OSError:\n        g()", False),
+        ("def f(x):\n    return [f(y) for y in x]", True),
+        ("class A:\n    def f(self):\n        self.f()", True),
+        ("class A:\n    def f(self):\n        super().f()", False),
+        ("async def f(x):\n    return next(x)", True),
+        ("async def f(x):\n    return next(x, None)", False),
+    ],
+)
+def test_what_would_be_misread_is_noticed(source: str, misread: bool) -> None:
+    assert bool(list(misread_by_the_compiler(parse("proxy.x", source)))) is misread
+
+
 def test_modules_are_short() -> None:
     long = {module.name: module.lines for module in MODULES if module.lines > MODULE_LINES_MAX}
     assert not long

@@ -26,7 +26,7 @@ from observability.observer.token_metrics import InferenceUsage, TokenMetrics, T
 from observability.record import Record
 
 MODELS_MAX: Final = 200
-ERROR_TYPES_MAX: Final = 100
+ERROR_TYPES_MAX = 100
 SERIES_MAX: Final = 2000
 OTHER: Final = "other"
 OTHER_ERROR: Final = "_OTHER"

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from observability import names
 
-SERIES_MAX: Final = 2000
+SERIES_MAX = 2000
 """Of each; as of the histograms. Beyond it services and types, or consumers and services, are no longer told apart."""
 OTHER: Final = "other"
 
