@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # The data path is compiled by a rule of its own, in place and only when its sources are newer.
 INSTALL := SLUICEWAY_COMPILE=never $(PIP) --no-build-isolation -e
-COMPILED := $(shell sed -n 's/^ *"\(.*\.py\)",$$/\1/p' setup.py)
+# What is compiled has constants and types of the modules in it that it imports, and not those of setup.py alone.
+SOURCES := $(shell find proxy observability -name '*.py')
 export PYTHONUNBUFFERED := 1
 # Of `make run`: other addresses for a machine on which these are taken.
 LISTEN ?= 127.0.0.1:8080
@@ -81,7 +82,7 @@ clean:  ## back to a fresh checkout
 	@touch $@ .venv/ready-to-run
 
 # Without a C compiler all stays Python, and slower.
-.venv/compiled: setup.py pyproject.toml constraints.txt $(COMPILED) | .venv/ready-to-run
+.venv/compiled: setup.py pyproject.toml constraints.txt $(SOURCES) | .venv/ready-to-run
 	@echo 'The data path is compiled, which takes a minute.'
 	@find proxy observability -name '*.so' -delete
 	@rm -rf build && mkdir build
