@@ -15,6 +15,7 @@ from observability.observation import Observation
 from proxy.arrived import ArrivedBody
 from proxy.attempt import Attempt
 from proxy.edge import Edge
+from proxy.errors import GatewayError
 from proxy.exchange import Exchange
 from proxy.upload import Upload
 from proxy.upstream.connection import Connection
@@ -164,6 +165,21 @@ async def test_an_idle_connection_holds_nothing_of_its_last_request(sent: bytes,
         assert (await client.answer()).status == status
         held = (Observation, Exchange, ArrivedBody, web.BaseRequest, web.StreamResponse)
         assert await _freed(worker, held=held) == []
+
+
+@pytest.mark.usefixtures("no_collection")
+async def test_failures_do_not_add_up_while_a_connection_stays() -> None:
+    """Compiled, a finally that waits would leave its exception in the coroutine of the connection."""
+    async with (
+        Scripted(*FAILS) as scripted,
+        running(document_of(f"http://127.0.0.1:{scripted.port}")) as worker,
+        connect(worker.port) as client,
+    ):
+        gc.collect()
+        for _ in range(5):
+            client.send(post(b"{}"))
+            assert (await client.answer()).status == 502
+        assert await _freed(worker, held=(GatewayError,)) == []
 
 
 async def _freed(worker: FakeWorker, turns: int = 200, held: tuple[type, ...] = HELD) -> list[object]:
