@@ -50,7 +50,7 @@ bench-all: .venv/ready-to-develop .venv/compiled  ## this gateway beside others,
 backends: .venv/ready-to-develop .venv/compiled .venv-backends/ready  ## what Phoenix and rotel make of our traces and metrics (900 MB)
 	@REAL_BACKENDS=.venv-backends/bin $(BIN)/python -m pytest tests/backends
 
-screenshots: .venv/ready-to-develop .venv-backends/ready  ## docs/images, taken anew (wants Chromium)
+screenshots: .venv/ready-to-develop .venv/compiled .venv-backends/ready  ## docs/images, taken anew (wants Chromium)
 	@REAL_BACKENDS=.venv-backends/bin $(BIN)/python -m docs.screenshots.make
 
 compiled: .venv/ready-to-run .venv/compiled  ## the data path, compiled anew where its sources changed

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,22 +144,33 @@ class Contestant:
 
 
 @dataclass(slots=True)
-class RecordLog:
-    """Counts the request lines that the gateway writes to a file, from where the last count ended."""
+class Tail:
+    """What is new of a file to which others append, from where the last look ended."""
 
     path: Path
     offset: int = 0
-    lines: int = 0
 
-    def count(self) -> int:
-        """Request lines since the start; reads only what is new and whole."""
+    def new_lines(self) -> Iterator[bytes]:
+        """Those that are whole."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 self.offset += len(line)
-                self.lines += _REQUEST_LINE.search(line) is not None
+                yield line
+
+
+@dataclass(slots=True)
+class RecordLog(Tail):
+    """Counts the request lines that the gateway writes to a file."""
+
+    lines: int = 0
+
+    def count(self) -> int:
+        """Request lines since the start; reads only what is new and whole."""
+        for line in self.new_lines():
+            self.lines += _REQUEST_LINE.search(line) is not None
         return self.lines
 
     def empty(self) -> None:

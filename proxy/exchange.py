@@ -1,4 +1,4 @@
-"""One request with its response: what the phases of `proxy.pipeline` know of it, and nothing else. Data only."""
+"""One request with its response: what the phases of `proxy.pipeline` know of it, and what its answer says of it."""
 
 from collections.abc import Mapping
 from functools import lru_cache

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.contest import asked, configurations, environments
 from benchmarks.contest.environments import MissingError
-from benchmarks.contestants import KEY, Bench, RecordLog
+from benchmarks.contestants import KEY, Bench, RecordLog, Tail
 from benchmarks.ports import free_port
 
 START_S = 90.0
@@ -37,24 +37,17 @@ class Stage:
 
 
 @dataclass(slots=True)
-class SinkLog:
-    """Adds up the bytes of spans that the sink took, whoever sent them, from where the last count ended."""
+class SinkLog(Tail):
+    """Adds up the bytes of spans that the sink took, whoever sent them."""
 
-    path: Path
-    offset: int = 0
     bytes: int = 0
 
     def count(self) -> int:
         """Since the start; lines are a path and the length of what was posted there."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self.offset += len(line)
-                path, _, length = line.partition(b" ")
-                if path == b"/v1/traces" and length.strip().isdigit():
-                    self.bytes += int(length)
+        for line in self.new_lines():
+            path, _, length = line.partition(b" ")
+            if path == b"/v1/traces" and length.strip().isdigit():
+                self.bytes += int(length)
         return self.bytes
 
 
